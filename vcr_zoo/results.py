@@ -1,0 +1,127 @@
+"""One number and how to get it again, and the interval around several of them."""
+
+import difflib
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured number, with enough beside it to measure it again.
+
+    `value` is in the metric's own unit; accuracies are shares between 0 and 1.
+    """
+
+    model: str  # a name that timm.create_model takes
+    data: str
+    protocol: str
+    metric: str
+    value: float
+    seed: int = 0
+    settings: dict = field(default_factory=dict)  # of the protocol
+    weights: str = ""  # sha256 of the model's weights
+    fingerprint: str = ""  # sha256 of the data
+    versions: dict = field(default_factory=dict)  # package: version
+    command: str = ""  # gives the value again
+
+    def cell(self) -> str:
+        """What was measured, without what came out: two results of one cell are the same number."""
+        record = asdict(self)
+        for outcome in ("value", "versions", "command"):
+            del record[outcome]
+        return json.dumps(record, sort_keys=True)
+
+
+def append(path: str | Path, result: Result) -> None:
+    """Add one line to a jsonl file, in a single write, so that processes can share the file."""
+    line = json.dumps(asdict(result), sort_keys=True) + "\n"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, line.encode())
+    finally:
+        os.close(handle)
+
+
+def read(path: str | Path) -> list[Result]:
+    """Every result in a jsonl file, oldest first; an absent file holds none.
+
+    Raises:
+        ValueError: for a line that is not a result, naming the file and the line.
+    """
+    if not Path(path).exists():
+        return []
+    known = {f.name for f in fields(Result)}
+    results = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            if unknown := set(record) - known:
+                raise ValueError(f"unknown fields {sorted(unknown)}")
+            results.append(Result(**record))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number} is not a result: {error}") from None
+    return results
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % confidence interval; the bounds are NaN for a single value."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+
+def paired(differences: Iterable[float]) -> Interval:
+    """Mean of paired differences with Student's 95 % interval.
+
+    Raises:
+        ValueError: for no differences at all.
+    """
+    values = [float(value) for value in differences]
+    if not values:
+        raise ValueError("no paired differences: give at least one pair of results")
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    half = student_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half, len(values))
+
+
+def student_quantile(freedom: int, confidence: float = 0.95) -> float:
+    """The t with P(|T| <= t) = confidence for Student's T with `freedom` degrees of freedom."""
+    low, high = 0.0, 1e4
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_mass(middle, freedom) < confidence else (low, middle)
+    return high
+
+
+def _student_mass(t: float, freedom: int) -> float:
+    """P(|T| <= t), the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    angle = math.atan(t / math.sqrt(freedom))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    odd = freedom % 2
+    term = total = cosine if odd else 1.0
+    for k in range(3 if odd else 2, freedom - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    if not odd:
+        return sine * total
+    return 2 / math.pi * (angle + (sine * total if freedom > 1 else 0.0))
+
+
+def closest(name: str, options: Iterable[str]) -> str:
+    """' Closest: a, b, c.' for an error message, or nothing where no option comes near."""
+    matches = difflib.get_close_matches(name, list(options), n=3, cutoff=0.5)
+    return f" Closest: {', '.join(matches)}." if matches else ""
