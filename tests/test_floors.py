@@ -30,7 +30,7 @@ def imported_parts(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = list(inside[: -node.level]) if node.level else []
             base += node.module.split(".") if node.module else []
-            names = [base + [alias.name] for alias in node.names]
+            names = [[*base, alias.name] for alias in node.names]
         parts |= {name[1] for name in names if name[0] == "vcr_zoo" and len(name) > 1}
     return parts & set(FLOOR)
 

@@ -1,4 +1,4 @@
-"""Image backbones pretrained with variance-covariance regularization (arXiv 2306.13292), for timm."""
+"""Image backbones pretrained with variance-covariance regularization, for timm."""
 
 try:
     import timm  # noqa: F401
