@@ -1,0 +1,275 @@
+"""Variance-covariance regularization (VCR, arXiv 2306.13292): the loss, and a tap that adds it.
+
+Read the loss first: `covariance`, `variance_penalty`, `covariance_penalty` and their sum `penalty`.
+`tap` puts the same number into a network, with its gradient in closed form.
+"""
+
+import math
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def covariance(features: Tensor) -> Tensor:
+    """Sample covariance between columns: (n, d) -> (d, d)."""
+    centered = features - features.mean(dim=0)
+    return centered.T @ centered / (len(features) - 1)
+
+
+def variance_penalty(variance: Tensor, eps: float = 1e-4) -> Tensor:
+    """V, the mean shortfall of each feature's standard deviation below one: (d,) -> ()."""
+    return (1 - (variance + eps).sqrt()).clamp(min=0).mean()
+
+
+def covariance_penalty(cov: Tensor, delta: float | None = 1.0) -> Tensor:
+    """K, the mean squared covariance between distinct features: (d, d) -> ().
+
+    Beyond `delta` the square goes on as a straight line of the same slope (smooth L1); None
+    squares everything.
+    """
+    d = len(cov)
+    size = off_diagonal(cov).abs()
+    small = size if delta is None else size.clamp(max=delta)
+    return (small * (2 * size - small)).sum() / max(d * (d - 1), 1)
+
+
+def penalty(
+    features: Tensor,
+    alpha: float,
+    beta: float,
+    *,
+    delta: float | None = 1.0,
+    eps: float = 1e-4,
+) -> Tensor:
+    """alpha V + beta K of the features, for autograd to differentiate: (n, d) -> ()."""
+    cov = covariance(features)
+    return alpha * variance_penalty(cov.diagonal(), eps) + beta * covariance_penalty(cov, delta)
+
+
+def off_diagonal(matrix: Tensor) -> Tensor:
+    """The matrix with a zero diagonal: (d, d) -> (d, d)."""
+    return matrix - matrix.diagonal().diag()
+
+
+def tap(
+    x: Tensor,
+    alpha: float,
+    beta: float,
+    *,
+    delta: float | None = 1.0,
+    eps: float = 1e-4,
+    dim: int = -1,
+    rows: int | None = None,
+    offset: int | Tensor | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The features as they came, and their penalty alpha V + beta K: (..., d) -> (..., d), ().
+
+    Use the returned features in place of `x` and add the penalty to the loss: backward then adds
+    the penalty's gradient to the one that passes through, in one matrix product and without a
+    gradient tensor of its own. Every axis but `dim` counts samples. The penalty is float32 for
+    half precision input. The returned features are a view; autograd refuses to change them in
+    place.
+
+    Args:
+        x: features of any floating dtype, layout and strides, at least two axes.
+        alpha: weight of the variance term V.
+        beta: weight of the covariance term K.
+        delta: where K turns from a square into a straight line; None never.
+        eps: added to variances under the square root.
+        dim: the axis of the d features.
+        rows: at most so many samples take part, evenly strided; None takes all.
+        offset: where the stride begins, modulo the number of samples; random if None.
+        group: processes whose samples count as one batch; the gradient is multiplied by their
+            number, because averaging over processes divides by it.
+
+    Raises:
+        ValueError: for fewer than two samples, a negative weight, or rows below two.
+        TypeError: for features that are not floating point.
+    """
+    y, penalty, _ = tap_terms(x, alpha, beta, delta, eps, dim, rows, offset, group)
+    return y, penalty
+
+
+def tap_terms(x, alpha, beta, delta, eps, dim, rows, offset, group):
+    """`tap`, and a third value: V and K, without a gradient, for logging: (2,)."""
+    if not x.is_floating_point():
+        raise TypeError(f"features must be floating point, not {x.dtype}")
+    if alpha < 0 or beta < 0:
+        raise ValueError(f"alpha and beta must not be negative: alpha={alpha}, beta={beta}")
+    if x.ndim < 2:
+        raise ValueError(f"features need an axis of samples and one of features, not {x.shape}")
+    n = x.numel() // max(x.shape[dim], 1)
+    if n < 2 and group is None:
+        raise ValueError(
+            f"a variance needs at least two samples, but features of shape {tuple(x.shape)} have "
+            f"{n}: use a larger batch"
+        )
+    if rows is not None and rows < 2:
+        raise ValueError(f"rows={rows}: a variance needs at least two; None takes all")
+    index = None if rows is None or rows >= n else strided(n, rows, offset, x.device)
+    return Tap.apply(x, alpha, beta, delta, eps, dim % x.ndim, index, group)
+
+
+def strided(n: int, rows: int, offset: int | Tensor | None, device: torch.device) -> Tensor:
+    """Indices of `rows` of n samples, evenly spaced around a circle: (rows,) of int64.
+
+    The stride shares no factor with n, so that it visits every position of a picture and not one
+    column of all pictures. A random offset takes each sample with probability rows / n.
+    """
+    stride = n // rows
+    while math.gcd(stride, n) != 1:
+        stride += 1
+    if offset is None:
+        offset = torch.randint(n, (), device=device)
+    return (offset + stride * torch.arange(rows, device=device)) % n
+
+
+class Tap(torch.autograd.Function):
+    """Features as they came, their penalty alpha V + beta K, and (V, K): see `tap`.
+
+    Let H be the n samples with every column centered, C = HᵀH / (n - 1), sᵢ = √(Cᵢᵢ + ε).
+
+        V = 1/d Σᵢ max(0, 1 - sᵢ)           ∂V/∂H = -H diag([sᵢ < 1] / sᵢ) / (d (n - 1))
+        K = 1/(d(d - 1)) Σ_{i≠j} φ(Cᵢⱼ)     ∂K/∂H = 2 H φ'(offdiag C) / (d (d - 1) (n - 1))
+
+    with φ(c) = c² and φ'(c) = 2c, clipped to ±2δ where |c| > δ. Both gradients are H times a
+    symmetric (d, d) matrix M, and the columns of HM sum to zero whatever M is, so centering needs
+    no gradient of its own. Returning the features too lets backward add HM to the gradient that
+    passes through: one product, no second tensor of that size.
+
+    Half precision: a channel's mean can be many times its standard deviation, so columns are
+    centered in float32 before they are rounded and multiplied; C and M stay float32.
+    """
+
+    @staticmethod
+    def forward(ctx, x, alpha, beta, delta, eps, dim, index, group):
+        with torch.autocast(x.device.type, enabled=False):
+            rows = as_rows(x, dim, index)
+            n, mean = count_and_mean(rows, group)
+            centered, variance, cov = second_moments(rows, mean, n, group, with_cov=beta > 0)
+            d = len(variance)
+            std = (variance + eps).sqrt()
+            v = variance_penalty(variance, eps)
+            k = torch.zeros_like(v)
+            mix = torch.where(std < 1, -alpha / std, 0 * std).diag()
+            if beta > 0:
+                k = covariance_penalty(cov, delta)
+                slope = off_diagonal(cov if delta is None else cov.clamp(-delta, delta))
+                mix = mix + 4 * beta / max(d - 1, 1) * slope
+        world = 1 if group is None else dist.get_world_size(group)
+        ctx.save_for_backward(x if index is None else centered, mean, mix * world / (d * (n - 1)))
+        ctx.dim, ctx.index = dim, index
+        terms = torch.stack([v, k])
+        ctx.mark_non_differentiable(terms)
+        return x.view_as(x), alpha * v + beta * k, terms
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, scale, _):
+        features, mean, mix = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            if ctx.index is None:
+                grad = plus_product(grad, features, mean, scale * mix, ctx.dim)
+            else:
+                grad = plus_product_at(grad, features, scale * mix, ctx.dim, ctx.index)
+        return grad, *[None] * 7
+
+
+def as_rows(x: Tensor, dim: int, index: Tensor | None = None) -> Tensor:
+    """The samples, or those of an index, as rows: (n, d).
+
+    A view where features are the last axis in memory. Otherwise one copy, which leaves the
+    positions of a picture adjacent: its strides are those of a transposed (d, n).
+    """
+    d = x.shape[dim]
+    if index is not None:
+        return picked(x, dim)[places(x, dim, index)]
+    if x.movedim(dim, -1).is_contiguous():
+        return x.movedim(dim, -1).view(-1, d)
+    return x.movedim(dim, 0).reshape(d, -1).T
+
+
+def count_and_mean(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[int | Tensor, Tensor]:
+    """Number of samples, and the mean of every column in float32 or better: (n, d) -> n, (d,)."""
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    if group is None:
+        return len(rows), rows.mean(dim=0, dtype=exact)
+    total = torch.cat([rows.sum(dim=0, dtype=exact), rows.new_tensor([len(rows)], dtype=exact)])
+    dist.all_reduce(total, group=group)
+    return total[-1], total[:-1] / total[-1]
+
+
+def second_moments(
+    rows: Tensor, mean: Tensor, n: int | Tensor, group: dist.ProcessGroup | None, *, with_cov: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Centered rows, their variances and, if wanted, covariances: (n, d), (d,), (d, d).
+
+    The rows keep their dtype, the moments are float32 or better.
+    """
+    centered = rows - mean
+    h = centered.to(rows.dtype)
+    squares = centered.square().sum(dim=0)
+    products = gram(h) if with_cov else squares.new_empty(0, len(squares))
+    if group is not None:
+        both = torch.cat([squares[None], products])
+        dist.all_reduce(both, group=group)
+        squares, products = both[0], both[1:]
+    return h, squares / (n - 1), products / (n - 1)
+
+
+def gram(centered: Tensor) -> Tensor:
+    """HᵀH with sums in float32 or better: (n, d) -> (d, d)."""
+    if centered.dtype == torch.float16 or centered.dtype == torch.bfloat16:
+        if centered.is_cuda:
+            return torch.mm(centered.T, centered, out_dtype=torch.float32)
+        if centered.dtype == torch.float16:  # a sum of squares soon passes 65,504
+            centered = centered.float()
+    return (centered.T @ centered).to(torch.promote_types(centered.dtype, torch.float32))
+
+
+def plus_product(grad: Tensor, x: Tensor, mean: Tensor, mix: Tensor, dim: int) -> Tensor:
+    """grad + HM, with H the centered samples of x, in the layout of grad."""
+    d = x.shape[dim]
+    channels_first = dim == 1 and x.ndim > 2 and x.is_contiguous() and grad.is_contiguous()
+    if channels_first and x[0, 0].numel() >= d:  # with fewer positions many small products are slow
+        h, m = in_range((x.flatten(2) - mean[:, None]).to(x.dtype), mix)  # (b, d, positions)
+        return torch.baddbmm(grad.flatten(2), m.expand(len(x), d, d), h).view_as(grad)
+    h, m = in_range((as_rows(x, dim) - mean).to(x.dtype), mix)
+    last = grad.movedim(dim, -1)
+    total = torch.addmm(last.reshape(h.shape), h, m).view(last.shape).movedim(-1, dim)
+    return total.contiguous() if channels_first else total
+
+
+def plus_product_at(grad: Tensor, h: Tensor, mix: Tensor, dim: int, index: Tensor) -> Tensor:
+    """grad + HM at the samples of an index, grad elsewhere."""
+    grad = grad.clone(memory_format=torch.preserve_format)
+    view, where = picked(grad, dim), places(grad, dim, index)
+    view[where] = torch.addmm(view[where], *in_range(h, mix))
+    return grad
+
+
+def picked(x: Tensor, dim: int) -> Tensor:
+    """A view with one axis for pictures, one for positions and one for features: (b, p, d)."""
+    last = x.movedim(dim, -1)
+    return last[:, None] if last.ndim == 2 else last.flatten(1, -2)
+
+
+def places(x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Where samples stand in `picked`: their pictures and their positions."""
+    positions = x.numel() // (x.shape[0] * x.shape[dim])
+    return index // positions, index % positions
+
+
+def in_range(h: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    """Both factors of HM in H's dtype, with a power of two moved to H where float16 needs it.
+
+    At n samples M is of the order 1 / n, where float16 has few bits or none.
+    """
+    if h.dtype == torch.float16:
+        largest = mix.abs().max().clamp(min=torch.finfo(mix.dtype).tiny)
+        power = (largest.log2() / 2).floor().exp2()
+        h, mix = h * power, mix / power
+    return h, mix.to(h.dtype)
