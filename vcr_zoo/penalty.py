@@ -110,7 +110,8 @@ def tap_terms(x, alpha, beta, delta, eps, dim, rows, offset, group):
     if rows is not None and rows < 2:
         raise ValueError(f"rows={rows}: a variance needs at least two; None takes all")
     index = None if rows is None or rows >= n else strided(n, rows, offset, x.device)
-    return Tap.apply(x, alpha, beta, delta, eps, dim % x.ndim, index, group)
+    with torch.autocast(x.device.type, enabled=False):  # products stay in the precision we choose
+        return Tap.apply(x, alpha, beta, delta, eps, dim % x.ndim, index, group)
 
 
 def strided(n: int, rows: int, offset: int | Tensor | None, device: torch.device) -> Tensor:
@@ -146,19 +147,18 @@ class Tap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, alpha, beta, delta, eps, dim, index, group):
-        with torch.autocast(x.device.type, enabled=False):
-            rows = as_rows(x, dim, index)
-            n, mean = count_and_mean(rows, group)
-            centered, variance, cov = second_moments(rows, mean, n, group, with_cov=beta > 0)
-            d = len(variance)
-            std = (variance + eps).sqrt()
-            v = variance_penalty(variance, eps)
-            k = torch.zeros_like(v)
-            mix = torch.where(std < 1, -alpha / std, 0 * std).diag()
-            if beta > 0:
-                k = covariance_penalty(cov, delta)
-                slope = off_diagonal(cov if delta is None else cov.clamp(-delta, delta))
-                mix = mix + 4 * beta / max(d - 1, 1) * slope
+        rows = as_rows(x, dim, index)
+        n, mean = count_and_mean(rows, group)
+        centered, variance, cov = second_moments(rows, mean, n, group, with_cov=beta > 0)
+        d = len(variance)
+        std = (variance + eps).sqrt()
+        v = variance_penalty(variance, eps)
+        k = torch.zeros_like(v)
+        mix = torch.where(std < 1, -alpha / std, 0 * std).diag()
+        if beta > 0:
+            k = covariance_penalty(cov, delta)
+            slope = off_diagonal(cov if delta is None else cov.clamp(-delta, delta))
+            mix = mix + 4 * beta / max(d - 1, 1) * slope
         world = 1 if group is None else dist.get_world_size(group)
         ctx.save_for_backward(x if index is None else centered, mean, mix * world / (d * (n - 1)))
         ctx.dim, ctx.index = dim, index
@@ -170,11 +170,10 @@ class Tap(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad, scale, _):
         features, mean, mix = ctx.saved_tensors
-        with torch.autocast(grad.device.type, enabled=False):
-            if ctx.index is None:
-                grad = plus_product(grad, features, mean, scale * mix, ctx.dim)
-            else:
-                grad = plus_product_at(grad, features, scale * mix, ctx.dim, ctx.index)
+        if ctx.index is None:
+            grad = plus_product(grad, features, mean, scale * mix, ctx.dim)
+        else:
+            grad = plus_product_at(grad, features, scale * mix, ctx.dim, ctx.index)
         return grad, *[None] * 7
 
 
@@ -236,10 +235,12 @@ def plus_product(grad: Tensor, x: Tensor, mean: Tensor, mix: Tensor, dim: int) -
     channels_first = dim == 1 and x.ndim > 2 and x.is_contiguous() and grad.is_contiguous()
     if channels_first and x[0, 0].numel() >= d:  # with fewer positions many small products are slow
         h, m = in_range((x.flatten(2) - mean[:, None]).to(x.dtype), mix)  # (b, d, positions)
-        return torch.baddbmm(grad.flatten(2), m.expand(len(x), d, d), h).view_as(grad)
-    h, m = in_range((as_rows(x, dim) - mean).to(x.dtype), mix)
+        total = torch.empty_like(h)
+        torch.baddbmm(grad.flatten(2), m.expand(len(x), d, d), h, out=total)
+        return total.view_as(grad)
     last = grad.movedim(dim, -1)
-    total = torch.addmm(last.reshape(h.shape), h, m).view(last.shape).movedim(-1, dim)
+    total = add_product(last.reshape(-1, d), (as_rows(x, dim) - mean).to(x.dtype), mix)
+    total = total.view(last.shape).movedim(-1, dim)
     return total.contiguous() if channels_first else total
 
 
@@ -247,8 +248,14 @@ def plus_product_at(grad: Tensor, h: Tensor, mix: Tensor, dim: int, index: Tenso
     """grad + HM at the samples of an index, grad elsewhere."""
     grad = grad.clone(memory_format=torch.preserve_format)
     view, where = picked(grad, dim), places(grad, dim, index)
-    view[where] = torch.addmm(view[where], *in_range(h, mix))
+    view[where] = add_product(view[where], h, mix)
     return grad
+
+
+def add_product(grad: Tensor, h: Tensor, mix: Tensor) -> Tensor:
+    """grad + HM for rows: (n, d). Autocast, if on, leaves a product alone that has an `out`."""
+    h, m = in_range(h, mix)
+    return torch.addmm(grad, h, m, out=grad.new_empty(grad.shape))
 
 
 def picked(x: Tensor, dim: int) -> Tensor:

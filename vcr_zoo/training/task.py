@@ -1,0 +1,46 @@
+"""timm's training tasks, with VCR added to their loss."""
+
+from functools import cache
+
+from timm.task import TrainingTask
+from timm.utils import unwrap_model
+
+from vcr_zoo.placement import attach
+
+
+class Regularized:
+    """Mixin: a timm task whose loss includes the penalties of `vcr_zoo.placement.attach`.
+
+    The returned dictionary gains `base_loss` (the task's own), `vcr_loss` (their sum less that) and,
+    in the order of `self.penalties.placements`, `vcr_variance` and `vcr_covariance`: (m,) each.
+    With both weights zero nothing is attached and the dictionary is the task's own.
+    """
+
+    def __init__(self, *args, vcr: dict | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.penalties = attach(unwrap_model(self.get_eval_model()), **(vcr or {}))
+
+    def forward(self, input, target):
+        """As the task's own, for a batch of images and its targets."""
+        if not self.penalties.placements:
+            return super().forward(input, target)
+        with self.penalties.collect() as collected:
+            result = super().forward(input, target)
+        return result | {
+            "loss": result["loss"] + collected.total,
+            "base_loss": result["loss"],
+            "vcr_loss": collected.total,
+            "vcr_variance": collected.variance,
+            "vcr_covariance": collected.covariance,
+        }
+
+
+@cache
+def regularized(task: type[TrainingTask]) -> type[TrainingTask]:
+    """The same task with VCR: its constructor also takes `vcr`, the arguments of `attach`.
+
+        task = regularized(ClassificationTask)(model, criterion, vcr=dict(layers="blocks", alpha=1))
+
+    Create it before EMA, compilation and DDP, which then carry the taps with them.
+    """
+    return type(f"Regularized{task.__name__}", (Regularized, task), {"__doc__": task.__doc__})
