@@ -110,8 +110,7 @@ def tap_terms(x, alpha, beta, delta, eps, dim, rows, offset, group):
     if rows is not None and rows < 2:
         raise ValueError(f"rows={rows}: a variance needs at least two; None takes all")
     index = None if rows is None or rows >= n else strided(n, rows, offset, x.device)
-    with torch.autocast(x.device.type, enabled=False):  # products stay in the precision we choose
-        return Tap.apply(x, alpha, beta, delta, eps, dim % x.ndim, index, group)
+    return Tap.apply(x, alpha, beta, delta, eps, dim % x.ndim, index, group)
 
 
 def strided(n: int, rows: int, offset: int | Tensor | None, device: torch.device) -> Tensor:
@@ -142,7 +141,8 @@ class Tap(torch.autograd.Function):
     passes through: one product, no second tensor of that size.
 
     Half precision: a channel's mean can be many times its standard deviation, so columns are
-    centered in float32 before they are rounded and multiplied; C and M stay float32.
+    centered in float32 before they are rounded and multiplied; C and M stay float32. Products
+    are written to an `out`, because autocast leaves those alone.
     """
 
     @staticmethod
@@ -221,12 +221,13 @@ def second_moments(
 
 def gram(centered: Tensor) -> Tensor:
     """HᵀH with sums in float32 or better: (n, d) -> (d, d)."""
-    if centered.dtype == torch.float16 or centered.dtype == torch.bfloat16:
-        if centered.is_cuda:
-            return torch.mm(centered.T, centered, out_dtype=torch.float32)
-        if centered.dtype == torch.float16:  # a sum of squares soon passes 65,504
-            centered = centered.float()
-    return (centered.T @ centered).to(torch.promote_types(centered.dtype, torch.float32))
+    if centered.is_cuda and centered.dtype in (torch.float16, torch.bfloat16):
+        return torch.mm(centered.T, centered, out_dtype=torch.float32)
+    if centered.dtype == torch.float16:  # a sum of squares soon passes 65,504
+        centered = centered.float()
+    products = centered.new_empty(centered.shape[1], centered.shape[1])
+    torch.mm(centered.T, centered, out=products)
+    return products.to(torch.promote_types(products.dtype, torch.float32))
 
 
 def plus_product(grad: Tensor, x: Tensor, mean: Tensor, mix: Tensor, dim: int) -> Tensor:
@@ -253,7 +254,7 @@ def plus_product_at(grad: Tensor, h: Tensor, mix: Tensor, dim: int, index: Tenso
 
 
 def add_product(grad: Tensor, h: Tensor, mix: Tensor) -> Tensor:
-    """grad + HM for rows: (n, d). Autocast, if on, leaves a product alone that has an `out`."""
+    """grad + HM for rows: (n, d)."""
     h, m = in_range(h, mix)
     return torch.addmm(grad, h, m, out=grad.new_empty(grad.shape))
 

@@ -22,6 +22,7 @@ from vcr_zoo.results import closest
 
 LAYERS = ("blocks", "stages", "pooled")
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+NOT_BLOCKS = ("stem", "downsample", "patch_embed", "pos_block", "cpe", "global_block")
 TRACE_BATCH = 3  # no network has three channels or positions where a batch is expected
 
 
@@ -53,6 +54,7 @@ def find(
 
     Raises:
         LookupError: for a layer that the model has not, or that its forward pass does not reach.
+        ValueError: for an input size that the model does not take.
     """
     trace = Trace(model, input_size)
     keys = {key for word in split(layers) for key in trace.named(word)}
@@ -78,10 +80,16 @@ class Trace:
         self.residual: list[tuple[str, ...]] = []  # modules around every residual addition
         self.storages: dict[int, list[tuple[str, str]]] = {}  # where those values live
         self.writes: dict[tuple[str, str], list[str]] = {}  # who then changes them in place
+        refusals = (NotImplementedError, RuntimeError, TypeError, AssertionError)
         try:
             self.run("meta")
-        except (NotImplementedError, RuntimeError, TypeError, AssertionError):
-            self.run("cpu")  # a few models compute with values while they run
+        except refusals:  # a few models compute with values while they run
+            try:
+                self.run("cpu")
+            except refusals as error:
+                raise ValueError(
+                    f"{type(model).__name__} does not take images of {self.input_size}: {error}"
+                ) from error
 
     def run(self, device: str) -> None:
         """Forward a batch through a copy of the model in training mode, watching."""
@@ -153,9 +161,14 @@ class Trace:
         """Called modules of those classes that add a residual: see `block_of`."""
         modules = dict(self.model.named_modules())
         hits = {name for stack in self.residual if (name := self.block_of(stack))}
+        hits = {name for name in hits if not any(word in name for word in NOT_BLOCKS)}
         classes = {type(modules[name]) for name in hits}
         called = [name for name, side in self.order if side == "output" and self.usable(name)]
-        same = [name for name in called if type(modules[name]) in classes]
+        same = [
+            name
+            for name in called
+            if type(modules[name]) in classes and not any(word in name for word in NOT_BLOCKS)
+        ]
         in_container = [name for name in same if isinstance(parent(modules, name), CONTAINERS)]
         stage_like = {
             name for name in same if any(inner.startswith(name + ".") for inner in in_container)
@@ -164,17 +177,12 @@ class Trace:
         return [name for name in kept if not any(name.startswith(outer + ".") for outer in kept)]
 
     def block_of(self, stack: tuple[str, ...]) -> str | None:
-        """The block around an addition: the innermost element of a container, else a numbered one.
-
-        Additions in stems, downsampling and position embeddings are not blocks.
-        """
+        """The block around an addition: the innermost member of a container, else numbered one."""
         modules = dict(self.model.named_modules())
         inside_out = [name for name in reversed(stack) if not isinstance(modules[name], CONTAINERS)]
         in_container = (n for n in inside_out if isinstance(parent(modules, n), CONTAINERS))
         numbered = (n for n in inside_out if n[-1].isdigit())
-        name = next(in_container, None) or next(numbered, None)
-        outside = ("stem", "downsample", "patch_embed", "pos_block", "cpe", "q_global")
-        return None if name is None or any(word in name for word in outside) else name
+        return next(in_container, None) or next(numbered, None)
 
     def matcher_blocks(self) -> list[str]:
         """The largest modules within one of timm's layer groups, for networks without residuals."""
@@ -188,11 +196,13 @@ class Trace:
         called = [name for name, side in self.order if side == "output" and self.usable(name)]
         inner = [name for name in called if len(ids.get(name, ())) == 1]
         stem, head = min(groups.values()), max(groups.values())
-        return [
+        largest = [
             name
             for name in inner
             if name.rpartition(".")[0] not in inner and not ids[name] <= {stem, head}
         ]
+        modules = dict(self.model.named_modules())
+        return [n for n in largest if isinstance(parent(modules, n), CONTAINERS)] or largest
 
     def feature_modules(self) -> list[str]:
         """Modules that timm names in `feature_info`."""
