@@ -13,4 +13,8 @@ except RuntimeError as error:
         "pip install --force-reinstall torch torchvision"
     ) from None
 
+from vcr_zoo import zoo
+
 __version__ = "0.1.0"
+
+zoo.register(zoo.manifest())

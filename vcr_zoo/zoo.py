@@ -1,0 +1,180 @@
+"""The weights of this zoo as timm tags: `test_resnet.vcr_fmnist4` beside timm's own.
+
+`weights/manifest.yaml` holds one entry for each set of weights and no code. VCR changes training,
+not the architecture, so an entry is one more tag on timm's own architecture.
+"""
+
+import functools
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import timm.models
+import yaml
+from timm.models import DefaultCfg, PretrainedCfg, model_entrypoint, register_model
+from timm.models import split_model_name_tag as split_name
+
+from vcr_zoo.results import closest
+
+WEIGHTS = Path(__file__).parent / "weights"
+MANIFEST = WEIGHTS / "manifest.yaml"
+SOURCES = ("url", "file", "state_dict", "hf_hub_id")  # where timm may be told to load from
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One set of weights: where they are, what they are for, and the control beside them."""
+
+    name: str  # architecture.tag
+    file: Path
+    sha256: str
+    license: str
+    num_classes: int
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    control: str | None = None  # trained identically without VCR; None for a control itself
+    label_names: tuple[str, ...] = ()
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+
+    def verify(self) -> None:
+        """Compare the file with its sha256.
+
+        Raises:
+            FileNotFoundError: if the file is not there.
+            ValueError: if its contents are not those that were published.
+        """
+        if not self.file.exists():
+            raise FileNotFoundError(
+                f"the weights of {self.name} are not at {self.file}; reinstall vcr_zoo"
+            )
+        found = hashlib.sha256(self.file.read_bytes()).hexdigest()
+        if found != self.sha256:
+            raise ValueError(
+                f"{self.file} is not what was published as {self.name}: its sha256 is {found}, "
+                f"the manifest says {self.sha256}; reinstall vcr_zoo"
+            )
+
+
+def manifest(path: Path = MANIFEST) -> dict[str, Entry]:
+    """Every entry of a manifest by name; weight files lie beside the manifest.
+
+    Raises:
+        ValueError: for an entry with fields missing or unknown, naming it.
+    """
+    entries = {}
+    for name, fields in (yaml.safe_load(path.read_text()) or {}).items():
+        tuples = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+        try:
+            entry = Entry(name, **{**fields, **tuples})
+        except TypeError as error:
+            raise ValueError(f"{path}: {name} is not a complete entry: {error}") from None
+        entries[name] = replace(entry, file=path.parent / entry.file)
+    for entry in entries.values():
+        if entry.control and entry.control not in entries:
+            raise ValueError(
+                f"{path}: the control {entry.control} of {entry.name} has no entry of its own."
+            )
+    return entries
+
+
+def register(entries: Mapping[str, Entry]) -> None:
+    """Make every entry a name that `timm.create_model(..., pretrained=True)` takes.
+
+    timm's own names and configurations stay as they are. Registering an entry again is allowed;
+    the weights' sha256 is verified before they are loaded.
+
+    Raises:
+        LookupError: for an architecture that timm has not.
+        ValueError: for a tag that timm already has.
+    """
+    for entry in entries.values():
+        architecture, tag = split_name(entry.name)
+        if not timm.is_model(architecture):
+            raise LookupError(
+                f"timm has no architecture {architecture!r} for {entry.name}."
+                f"{closest(architecture, timm.list_models())}"
+            )
+        entrypoint = model_entrypoint(architecture)
+        ours = getattr(entrypoint, "vcr_entries", {})
+        known = default_cfg(entrypoint, architecture)
+        if tag in known.cfgs and tag not in ours:
+            raise ValueError(f"timm already has weights named {entry.name}; choose another tag")
+        if tag not in known.cfgs:
+            known.tags.append(tag)
+        known.cfgs[tag] = pretrained_cfg(entry, known.default)
+        plain = getattr(entrypoint, "__wrapped__", entrypoint) if ours else entrypoint
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Overwriting")
+            register_model(verified(plain, {**ours, tag: entry}))
+
+
+def default_cfg(entrypoint: Callable, architecture: str) -> DefaultCfg:
+    """timm's configurations of an architecture, the object that registration reads."""
+    module = getattr(timm.models, entrypoint.__module__.rpartition(".")[-1])
+    return module.default_cfgs[architecture]
+
+
+def pretrained_cfg(entry: Entry, like: PretrainedCfg) -> PretrainedCfg:
+    """What timm must know to load an entry; what belongs to the architecture comes from `like`."""
+    return PretrainedCfg(
+        file=str(entry.file),
+        num_classes=entry.num_classes,
+        input_size=entry.input_size,
+        mean=entry.mean,
+        std=entry.std,
+        interpolation=entry.interpolation,
+        crop_pct=entry.crop_pct,
+        label_names=entry.label_names or None,
+        license=entry.license,
+        first_conv=like.first_conv,
+        classifier=like.classifier,
+        pool_size=like.pool_size,
+        fixed_input_size=like.fixed_input_size,
+        min_input_size=like.min_input_size,
+    )
+
+
+def verified(entrypoint: Callable, entries: dict[str, Entry]) -> Callable:
+    """timm's entrypoint, which checks our weights before it loads them."""
+
+    @functools.wraps(entrypoint)
+    def create(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
+        tag = getattr(pretrained_cfg, "tag", pretrained_cfg)
+        elsewhere = set(SOURCES) & set(pretrained_cfg_overlay or ())
+        if pretrained and isinstance(tag, str) and tag in entries and not elsewhere:
+            entries[tag].verify()
+        return entrypoint(
+            pretrained=pretrained,
+            pretrained_cfg=pretrained_cfg,
+            pretrained_cfg_overlay=pretrained_cfg_overlay,
+            **kwargs,
+        )
+
+    create.vcr_entries = entries
+    return create
+
+
+def check_name(name: str) -> None:
+    """Refuse a model name that timm cannot build, before anything expensive starts.
+
+    Raises:
+        LookupError: for an unknown architecture or tag, with the closest that exist.
+    """
+    if ":" in name:  # hf-hub: or local-dir:
+        return
+    architecture, tag = split_name(name)
+    if not timm.is_model(architecture):
+        raise LookupError(
+            f"timm has no model {architecture!r}.{closest(architecture, timm.list_models())}"
+            " See timm.list_models()."
+        )
+    tags = [split_name(known)[1] for known in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise LookupError(
+            f"{architecture} has no weights {tag!r}.{closest(tag, tags)} "
+            f"There are: {', '.join(tags) or 'none'}."
+        )
