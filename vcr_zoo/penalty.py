@@ -185,7 +185,8 @@ def as_rows(x: Tensor, dim: int, index: Tensor | None = None) -> Tensor:
     """
     d = x.shape[dim]
     if index is not None:
-        return picked(x, dim)[places(x, dim, index)]
+        pictures = by_position(x, dim)
+        return pictures[places(pictures, index)]
     if x.movedim(dim, -1).is_contiguous():
         return x.movedim(dim, -1).view(-1, d)
     return x.movedim(dim, 0).reshape(d, -1).T
@@ -248,8 +249,9 @@ def plus_product(grad: Tensor, x: Tensor, mean: Tensor, mix: Tensor, dim: int) -
 def plus_product_at(grad: Tensor, h: Tensor, mix: Tensor, dim: int, index: Tensor) -> Tensor:
     """grad + HM at the samples of an index, grad elsewhere."""
     grad = grad.clone(memory_format=torch.preserve_format)
-    view, where = picked(grad, dim), places(grad, dim, index)
-    view[where] = add_product(view[where], h, mix)
+    pictures = by_position(grad, dim)
+    where = places(pictures, index)
+    pictures[where] = add_product(pictures[where], h, mix)
     return grad
 
 
@@ -259,15 +261,15 @@ def add_product(grad: Tensor, h: Tensor, mix: Tensor) -> Tensor:
     return torch.addmm(grad, h, m, out=grad.new_empty(grad.shape))
 
 
-def picked(x: Tensor, dim: int) -> Tensor:
+def by_position(x: Tensor, dim: int) -> Tensor:
     """A view with one axis for pictures, one for positions and one for features: (b, p, d)."""
     last = x.movedim(dim, -1)
     return last[:, None] if last.ndim == 2 else last.flatten(1, -2)
 
 
-def places(x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Where samples stand in `picked`: their pictures and their positions."""
-    positions = x.numel() // (x.shape[0] * x.shape[dim])
+def places(pictures: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Where samples stand in `by_position`: their pictures and their positions."""
+    positions = pictures.shape[1]
     return index // positions, index % positions
 
 

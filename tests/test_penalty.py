@@ -1,0 +1,279 @@
+"""The tap against autograd on the written-out loss, in every layout and precision."""
+
+import math
+
+import pytest
+import torch
+
+from vcr_zoo.penalty import covariance, covariance_penalty, penalty, strided, tap, variance_penalty
+
+LAYOUTS = {
+    "(n, d)": ((12, 5), -1, lambda x: x),
+    "(b, n, d)": ((3, 4, 5), -1, lambda x: x),
+    "(b, h, w, c)": ((3, 2, 4, 5), -1, lambda x: x),
+    "(b, c, h, w)": ((3, 5, 2, 4), 1, lambda x: x),
+    "(b, c, h, w), fewer channels than positions": ((2, 3, 4, 4), 1, lambda x: x),
+    "(b, c, h, w), channels last in memory": (
+        (3, 5, 2, 4),
+        1,
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+    ),
+    "(b, c, t, h, w)": ((2, 3, 2, 2, 2), 1, lambda x: x),
+    "transposed": ((5, 12), 0, lambda x: x.T.contiguous().T),
+    "every other picture": ((6, 4, 5), -1, lambda x: x[::2]),
+    "expanded": ((4, 5), -1, lambda x: x[:, None].expand(4, 3, 5)),
+}
+WEIGHTS = [(1.0, 0.0), (0.0, 1.0), (0.64, 0.08)]
+
+
+def written_out(x, alpha, beta, *, delta, eps=1e-4, dim=-1, index=None):
+    """The loss of arXiv 2306.13292, term by term, for autograd."""
+    h = x.movedim(dim, -1).reshape(-1, x.shape[dim])
+    h = h if index is None else h[index]
+    n, d = h.shape
+    h = h - h.mean(dim=0)
+    c = h.T @ h / (n - 1)
+    v = sum((1 - (c[j, j] + eps).sqrt()).clamp(min=0) for j in range(d)) / d
+    off = c[~torch.eye(d, dtype=torch.bool)]
+    squares = off.square()
+    if delta is not None:
+        squares = torch.where(off.abs() <= delta, squares, 2 * delta * off.abs() - delta**2)
+    return alpha * v + beta * squares.sum() / (d * (d - 1))
+
+
+def gradients(x, passed, loss_of):
+    """Gradient of sum(passed * y) + loss, with y and the loss as `loss_of` makes them from x."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    y, loss = loss_of(x)
+    ((passed * y).sum() + loss).backward()
+    return loss.detach(), x.grad
+
+
+def relative(found, expected):
+    return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
+
+
+@pytest.mark.parametrize("rows", [None, 7])
+@pytest.mark.parametrize("alpha, beta", WEIGHTS)
+@pytest.mark.parametrize("delta", [1.0, 0.1, None])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradient_is_that_of_the_written_out_loss(layout, delta, alpha, beta, rows):
+    """Whatever the layout, terms and rows: the penalty's own gradient, and the one passing by."""
+    shape, dim, arrange = LAYOUTS[layout]
+    torch.manual_seed(0)
+    x = arrange(0.8 * torch.randn(shape, dtype=torch.float64))
+    passed = torch.randn_like(x)
+    n = x.numel() // x.shape[dim]
+    index = None if rows is None else strided(n, rows, 3, x.device)
+    settings = dict(delta=delta, dim=dim)
+
+    found = gradients(x, passed, lambda x: tap(x, alpha, beta, rows=rows, offset=3, **settings))
+    expected = gradients(
+        x, passed, lambda x: (x, written_out(x, alpha, beta, index=index, **settings))
+    )
+
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-12)
+    assert relative(found[1] - passed, expected[1] - passed) < 1e-6
+
+
+@pytest.mark.parametrize("rows", [None, 9])
+@pytest.mark.parametrize("alpha, beta", WEIGHTS)
+@pytest.mark.parametrize("delta", [1.0, 0.1, None])
+def test_gradient_agrees_with_finite_differences(delta, alpha, beta, rows):
+    """The closed form against no formula at all."""
+    torch.manual_seed(1)
+    x = (0.8 * torch.randn(3, 4, 2, 2, dtype=torch.float64)).requires_grad_()
+
+    def both(x):
+        return tap(x, alpha, beta, delta=delta, dim=1, rows=rows, offset=1)
+
+    assert torch.autograd.gradcheck(both, (x,))
+
+
+def test_three_functions_are_the_written_out_loss():
+    """The readable definition, which the naive benchmark also uses, is the same loss."""
+    x = 0.8 * torch.randn(30, 6, dtype=torch.float64)
+
+    for delta in (None, 0.05):
+        torch.testing.assert_close(
+            penalty(x, 0.6, 0.3, delta=delta), written_out(x, 0.6, 0.3, delta=delta)
+        )
+
+
+def test_features_of_unit_variance_without_covariance_cost_nothing():
+    """The state that the penalty asks for: V and K are zero there, and V is 1 at collapse."""
+    assert variance_penalty(torch.ones(8)) == 0
+    assert covariance_penalty(torch.eye(8)) == 0
+    assert variance_penalty(torch.zeros(8), eps=0) == 1
+
+
+def test_two_perfectly_correlated_features_cost_their_squared_covariance():
+    x = torch.tensor([[1.0, 2.0], [-1.0, -2.0]])  # variances 2 and 8, covariance 4
+
+    torch.testing.assert_close(covariance(x), torch.tensor([[2.0, 4.0], [4.0, 8.0]]))
+    assert covariance_penalty(covariance(x), delta=None) == 16
+    assert covariance_penalty(covariance(x), delta=1.0) == 2 * 4 - 1
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_features_pass_unchanged_and_share_memory(channels_last):
+    """A tap must not change what the network computes, nor copy it."""
+    x = torch.randn(2, 3, 4, 4)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+    y, _ = tap(x, 1.0, 1.0, dim=1)
+
+    assert torch.equal(y, x) and y.stride() == x.stride() and y.data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("rows", [None, 16])
+def test_gradient_keeps_the_layout_of_the_activation(channels_last, rows):
+    """Otherwise the layers before would convert every gradient."""
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    for size in (2, 8):  # fewer and more positions than channels
+        x = torch.randn(4, 12, size, size).contiguous(memory_format=form).requires_grad_()
+        seen = []
+        y, loss = tap(x * 1.0, 1.0, 1.0, dim=1, rows=rows)
+        z = y * torch.randn(4, 12, size, size).contiguous(memory_format=form)
+        y.grad_fn.register_hook(lambda inputs, _, seen=seen: seen.append(inputs[0]))
+        (z.sum() + loss).backward(inputs=[x])
+
+        assert seen[0].is_contiguous(memory_format=form)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+@pytest.mark.parametrize("n, loss_scale", [(2_000, 1.0), (2_000, 65_536.0), (400_000, 65_536.0)])
+def test_half_precision_is_close_to_float64(dtype, mean, n, loss_scale):
+    """Means far above the deviation, and a gradient of 1e-11, survive 10 bits."""
+    torch.manual_seed(0)
+    d = 32
+    x = torch.randn(n, d) * torch.linspace(0.3, 1.6, d) + 0.4 * torch.randn(n, 1) + mean
+    x = x.to(dtype)
+    found = gradients(x, torch.zeros_like(x), lambda x: scaled(tap(x, 1.0, 1.0), loss_scale))
+    exact = gradients(
+        x.double(),
+        torch.zeros(n, d, dtype=torch.float64),
+        lambda x: (x, loss_scale * penalty(x, 1.0, 1.0)),
+    )
+
+    assert found[0].dtype == torch.float32 and found[1].dtype == dtype
+    assert abs(found[0] / exact[0] - 1) < 1e-2
+    assert relative(found[1], exact[1]) < 1e-2
+
+
+def scaled(tapped, factor):
+    return tapped[0], factor * tapped[1]
+
+
+def test_loss_scale_and_accumulation_act_as_on_any_other_loss():
+    """Four micro-batches, each with its share, under a scaler of 65,536."""
+    torch.manual_seed(0)
+    batches = 0.8 * torch.randn(4, 10, 6, dtype=torch.float64)
+    weight = torch.randn(6, 6, dtype=torch.float64)
+
+    def gradient(tapped):
+        w = weight.clone().requires_grad_()
+        for x in batches:
+            _, loss = tapped(x @ w)
+            (65_536 * loss / 4).backward()
+        return w.grad / 65_536
+
+    found = gradient(lambda x: tap(x, 0.64, 0.08))
+    expected = gradient(lambda x: (x, written_out(x, 0.64, 0.08, delta=1.0)))
+
+    assert relative(found, expected) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dim, shape", [(1, (8, 6, 5, 5)), (-1, (8, 25, 6))])
+def test_autocast_leaves_the_penalty_alone(dtype, dim, shape):
+    """Products rounded to bfloat16 would lose the covariances, also when backward is inside."""
+    x = torch.randn(shape).to(dtype)
+    plain = gradients(x, torch.zeros_like(x), lambda x: tap(x, 1.0, 1.0, dim=dim))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = gradients(x, torch.zeros_like(x), lambda x: tap(x, 1.0, 1.0, dim=dim))
+
+    assert torch.equal(plain[0], inside[0]) and torch.equal(plain[1], inside[1])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_non_finite_feature_gives_a_non_finite_penalty(value):
+    """So that a loss scaler skips the step, rather than taking it without the penalty."""
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        x = torch.randn(8, 4).to(dtype)
+        x[3, 2] = value
+        x.requires_grad_()
+        _, loss = tap(x, 1.0, 1.0)
+        loss.backward()
+
+        assert not loss.isfinite() and not x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("n, rows", [(64, 7), (4096, 64), (100, 99), (6, 5), (49 * 16, 128)])
+def test_sampled_rows_are_distinct_and_equally_likely(n, rows):
+    """The mean over offsets is the plain mean over samples, so sampling is unbiased."""
+    counts = torch.zeros(n)
+    for offset in range(n):
+        index = strided(n, rows, offset, torch.device("cpu"))
+        assert len(index.unique()) == rows
+        counts[index] += 1
+
+    assert (counts == rows).all()
+
+
+def test_sampled_rows_visit_every_position_of_a_picture():
+    """A stride of one picture would see a single position of all pictures."""
+    index = strided(128 * 64, 256, 0, torch.device("cpu"))  # 64 positions
+
+    assert len((index % 64).unique()) == 64
+
+
+def test_the_tap_keeps_matrices_not_activations():
+    """Between forward and backward it holds the input, which the next layer holds anyway, or
+    the sampled rows; and a (d, d) matrix."""
+    kept = []
+
+    def pack(tensor):
+        kept.append(tensor)
+        return tensor
+
+    x = torch.randn(64, 16, 8, 8).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        tap(x, 1.0, 1.0, dim=1)
+        tap(x, 1.0, 1.0, dim=1, rows=32)
+
+    new = [t for t in kept if t.data_ptr() != x.data_ptr()]
+    assert max(t.numel() for t in new) <= 32 * 16
+    assert len(kept) - len(new) == 1
+
+
+def test_a_frozen_feature_is_tapped_without_a_gradient():
+    """Below a frozen layer there is nothing to regularize, and nothing to break."""
+    y, loss = tap(torch.randn(8, 4), 1.0, 1.0)
+
+    assert not y.requires_grad and not loss.requires_grad
+
+
+def test_one_feature_has_no_covariance():
+    _, loss = tap(torch.randn(8, 1), 0.0, 1.0)
+
+    assert loss == 0
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: tap(torch.randn(1, 4), 1, 1), ValueError, "two samples.*larger batch"),
+        (lambda: tap(torch.randn(1, 4, 1, 1), 1, 1, dim=1), ValueError, "two samples"),
+        (lambda: tap(torch.randn(4, 4), -1, 1), ValueError, "alpha=-1"),
+        (lambda: tap(torch.randn(4, 4), 1, -0.5), ValueError, "beta=-0.5"),
+        (lambda: tap(torch.randn(4, 4), 1, 1, rows=1), ValueError, "rows=1"),
+        (lambda: tap(torch.randn(4), 1, 1), ValueError, "axis of samples"),
+        (lambda: tap(torch.ones(4, 4, dtype=torch.int64), 1, 1), TypeError, "floating"),
+    ],
+)
+def test_wrong_input_is_refused_in_words(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
