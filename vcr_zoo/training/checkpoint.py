@@ -1,0 +1,312 @@
+"""Checkpoints: always whole on disk, and enough in them to go on exactly where they were made."""
+
+import argparse
+import contextlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import timm
+import torch
+from timm.models import clean_state_dict
+from timm.models._hub import save_config_for_hf
+from timm.utils import CheckpointSaver, unwrap_model
+from torch import nn
+
+from . import options, randomness
+from .wiring import Parts
+
+log = logging.getLogger(__name__)
+
+LAST = "last.pth.tar"
+
+
+def write(path: str | Path, save: Callable[[Path], None]) -> None:
+    """Make a file by `save`, so that at any moment `path` is the old file or the new, whole.
+
+    Raises:
+        OSError: if it cannot be written, for want of space say; what was at `path` is still there.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"could not save {path}: {error}. What was there before is whole.") from error
+    with contextlib.suppress(OSError):  # not every file system can sync a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+class Saver(CheckpointSaver):
+    """timm's choice and names of checkpoints, written whole and with the position of the run.
+
+    `position` is set before each save: what `Parts` alone does not know (see `snapshot`).
+    """
+
+    def __init__(self, parts: Parts, folder: Path):
+        super().__init__(
+            model=parts.task.get_trainable_module(),
+            optimizer=parts.optimizer,
+            args=argparse.Namespace(**{k: v for k, v in vars(parts.args).items() if k != "given"}),
+            amp_scaler=parts.scaler,
+            checkpoint_dir=str(folder),
+            recovery_dir=str(folder),
+            decreasing=parts.decreasing,
+            max_history=parts.args.checkpoint_hist,
+            task=parts.task,
+        )
+        self.folder = folder
+        self.position: dict = {}
+
+    def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
+        state = {
+            "epoch": epoch,
+            "arch": self.args.model,
+            "args": self.args,
+            "version": 2,
+            "optimizer": self.optimizer.state_dict(),
+            "saver": self.state_dict(epoch if self.position["batches"] == 0 else None, metric),
+            "vcr_zoo": self.position,
+        }
+        state |= self.task.get_checkpoint_state() | self.task.get_checkpoint_state(ema=True)
+        if self.amp_scaler is not None:
+            state[self.amp_scaler.state_dict_key] = self.amp_scaler.state_dict()
+        if metric is not None:
+            state["metric"] = metric
+        write(save_path, lambda part: torch.save(state, part))
+
+    def save_checkpoint(self, epoch: int, metric: float | None = None) -> tuple:
+        """Save `last`, then give it a place among the best; (best metric, best epoch)."""
+        self._save(str(self.folder / LAST), epoch, metric)
+        self._place(epoch, metric)
+        for file in self.folder.glob("recovery-*"):
+            file.unlink()
+        return self.best_metric, self.best_epoch
+
+    def _place(self, epoch: int, metric: float | None) -> None:
+        worst = self.checkpoint_files[-1][1] if self.checkpoint_files else None
+        full = len(self.checkpoint_files) >= self.max_history
+        if full and worst is not None and (metric is None or not self.cmp(metric, worst)):
+            return
+        if full:
+            self._cleanup_checkpoints(1)
+        path = self._checkpoint_path(epoch)
+        self._duplicate(str(self.folder / LAST), path)
+        self._track_checkpoint(path, epoch, metric)
+
+    def save_recovery(self, epoch: int, batch_idx: int = 0) -> None:
+        """Save in the middle of an epoch; only the two newest such files are kept."""
+        self._save(str(self.folder / f"recovery-{epoch}-{batch_idx}.pth.tar"), epoch)
+        for file in sorted(self.folder.glob("recovery-*"), key=_written)[:-2]:
+            file.unlink()
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over the bookkeeping of a checkpoint, finishing what a kill may have cut off."""
+        epoch, metric = state.get("pending", (None, None))
+        super().load_state_dict({**state, "pending": (None, None)})
+        if epoch is not None and (self.folder / LAST).exists():
+            self._place(epoch, metric)
+
+    def _duplicate(self, src: str, dst: str) -> None:
+        part = Path(f"{dst}.part")
+        part.unlink(missing_ok=True)
+        try:
+            os.link(src, part)
+        except OSError:
+            shutil.copy2(src, part)
+        part.replace(dst)
+        part.unlink(missing_ok=True)  # renaming onto another name of the same file leaves both
+
+
+def _written(path: Path) -> tuple[int, ...]:
+    """Epoch and update in the name of a file of `save_recovery`."""
+    return tuple(int(number) for number in re.findall(r"\d+", path.name))
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint in a run's folder that came furthest, among those that can be read."""
+    found = []
+    for path in [folder / LAST, *folder.glob("recovery-*.pth.tar")]:
+        if not path.exists():
+            continue
+        try:
+            content = read(path)
+        except ValueError as error:
+            log.warning("%s; trying an older checkpoint", error)
+            continue
+        batches = content.get("vcr_zoo", {}).get("batches", 0)
+        found.append((content["epoch"] + (batches == 0), batches, path))
+    return max(found)[-1] if found else None
+
+
+def read(path: str | Path) -> dict:
+    """Content of a checkpoint.
+
+    Raises:
+        ValueError: for a file that is none, or is not whole.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"no checkpoint at {path}")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises whatever its zip reader or unpickler met
+        raise ValueError(f"{path} is not a whole checkpoint: {type(error).__name__}") from error
+    if not isinstance(content, dict) or not {"state_dict", "model"} & content.keys():
+        raise ValueError(f"{path} holds no training checkpoint")
+    return content
+
+
+def snapshot(parts: Parts, batches: int, meter: dict, history: list, gather: Callable) -> dict:
+    """The position of a run, for `Saver.position`: collective, the content on rank 0 only.
+
+    Args:
+        batches: of the current epoch already trained on; 0 between epochs.
+        meter: state of the epoch's meter on this rank.
+    """
+    mine = {"rng": randomness.states(), "meter": meter, "buffers": _buffers(parts)}
+    ranks = gather(mine)
+    return {
+        "batches": batches,
+        "history": history,
+        "schedule": _plain(parts.schedule),
+        "ema_rng": _ema_generator(parts),
+        "ranks": ranks,
+    }
+
+
+def _plain(schedule) -> dict:
+    return schedule.state_dict() if schedule is not None else {}
+
+
+def _buffers(parts: Parts) -> list[dict]:
+    """This rank's buffers, of the model and its EMA: batch norm keeps its own on each rank."""
+    if not parts.args.distributed:
+        return []
+    modules = [parts.task.get_trainable_module(ema=ema) for ema in (False, True)]
+    return [
+        {name: buffer.cpu() for name, buffer in unwrap_model(module).named_buffers()}
+        for module in modules
+        if module is not None
+    ]
+
+
+def _ema_generator(parts: Parts):
+    ema = parts.task.get_trainable_module(ema=True)
+    return ema._sr_generator.get_state() if ema is not None else None
+
+
+def load_weights(parts: Parts, checkpoint: dict, path) -> None:
+    """Weights, optimizer and scaler of a checkpoint, before EMA and DDP are set up.
+
+    Raises:
+        ValueError: for a checkpoint of another model.
+    """
+    args, arch = parts.args, checkpoint.get("arch")
+    if arch and arch != args.model:
+        raise ValueError(f"{path} is a checkpoint of {arch}, but --model is {args.model}")
+    weights = checkpoint["state_dict" if "state_dict" in checkpoint else "model"]
+    try:
+        parts.task.load_checkpoint_state(clean_state_dict(weights), checkpoint.get("task_state"))
+    except RuntimeError as error:
+        first = str(error).split("\n\t")[:2]
+        raise ValueError(f"{path} does not fit {args.model}: {' '.join(first)}") from None
+    if args.no_resume_opt:
+        return
+    if "optimizer" in checkpoint:
+        try:
+            parts.optimizer.load_state_dict(checkpoint["optimizer"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; --no-resume-opt resumes the weights only") from None
+    if parts.scaler is not None and parts.scaler.state_dict_key in checkpoint:
+        parts.scaler.load_state_dict(checkpoint[parts.scaler.state_dict_key])
+
+
+def load_position(parts: Parts, checkpoint: dict) -> tuple[int, int, dict, list]:
+    """Restore the rest after everything is set up: (epoch, batches, meter, history).
+
+    Checkpoints of timm's own script, and of --no-resume-opt, go on at the next epoch.
+    """
+    epoch, args = checkpoint.get("epoch", -1), parts.args
+    ema = parts.task.get_trainable_module(ema=True)
+    if ema is not None and "state_dict_ema" in checkpoint:
+        state = clean_state_dict(checkpoint["state_dict_ema"])
+        parts.task.load_checkpoint_state(state, checkpoint.get("task_state_ema"), ema=True)
+    position = checkpoint.get("vcr_zoo")
+    if args.start_epoch is not None:
+        return args.start_epoch, 0, {}, []
+    if position is None or args.no_resume_opt:
+        return epoch + 1, 0, {}, []
+    if parts.schedule is not None:
+        parts.schedule.load_state_dict(position["schedule"])
+    if ema is not None and position["ema_rng"] is not None:
+        ema._sr_generator.set_state(position["ema_rng"])
+    meter = {}
+    if len(position["ranks"]) == args.world_size:
+        mine = position["ranks"][args.rank]
+        randomness.restore(mine["rng"])
+        meter = mine["meter"]
+        modules = [parts.task.get_trainable_module(), ema]
+        for module, saved in zip(modules, mine["buffers"], strict=False):
+            own = dict(unwrap_model(module).named_buffers())
+            for name, buffer in saved.items():
+                own[name].copy_(buffer)
+    elif position["batches"]:
+        raise ValueError(
+            f"a checkpoint from the middle of an epoch of {len(position['ranks'])} processes "
+            f"cannot go on with {args.world_size}; resume from {LAST}"
+        )
+    if position["batches"] == 0:
+        return epoch + 1, 0, {}, position["history"]
+    return epoch, position["batches"], meter, position["history"]
+
+
+def export(parts: Parts, folder: Path) -> nn.Module:
+    """Write config.json and model.safetensors, and return that model: on the CPU, in eval mode.
+
+    The weights are the EMA's if there is one. timm.create_model("local-dir:FOLDER",
+    pretrained=True) loads them, without this package.
+    """
+    args = parts.args
+    trained = unwrap_model(parts.task.get_eval_model(ema=parts.task.has_ema()))
+    model = timm.create_model(
+        args.model,
+        num_classes=args.num_classes,
+        in_chans=parts.data_config["input_size"][0],
+        global_pool=args.gp,
+        **args.model_kwargs,
+    )
+    split = {k for k in trained.state_dict() if ".aux_bn." in k}  # --split-bn's other halves
+    weights = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu()
+        for name, tensor in trained.state_dict().items()
+        if name not in split
+    }
+    model.load_state_dict(weights)
+    whole = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
+    config = {"pretrained_cfg": {"tag": options.run_name(args).partition(".")[2]}}
+    if len(parts.classes) == args.num_classes:
+        config["label_names"] = parts.classes
+    if not args.pretrained:  # what timm says of the weights that it has itself
+        for claim in ("license", "origin_url", "paper_ids", "notes", "description"):
+            model.pretrained_cfg.pop(claim, None)
+    write(
+        folder / "model.safetensors",
+        lambda part: safetensors.torch.save_file(whole, part, metadata={"format": "pt"}),
+    )
+    write(
+        folder / "config.json",
+        lambda part: save_config_for_hf(model, part, config, data_config=parts.data_config),
+    )
+    return model.eval()

@@ -1,0 +1,135 @@
+"""What a run tells: a progress line, summary.csv, and loggers for those who have them."""
+
+import csv
+import io
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .checkpoint import write
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Images a second and the time that is left, on one line or handed to a callable.
+
+    Args:
+        to: None for our own line, False for silence, or a callable(description, done, total).
+        total: batches of the whole run; done: those that a resumed run has behind it.
+    """
+
+    def __init__(self, to: Callable | bool | None, total: int, done: int, name: str):
+        self.to, self.total, self.done, self.name = to, total, done, name
+        self.seen, self.began, self.told = 0, time.perf_counter(), 0.0
+        self.bar = None
+        if to is None:
+            self.bar = tqdm(total=total, initial=done, desc=name, unit="batch", mininterval=0.5)
+        self.tell(name)
+
+    def step(self, epoch: int, epochs: int, batches: int, pictures: int, rate: float) -> None:
+        """Take note of `batches` more, holding `pictures`."""
+        self.done += batches
+        self.seen += pictures
+        if self.bar is not None:
+            self.bar.update(batches)
+        if (now := time.perf_counter()) - self.told < 0.2:
+            return
+        self.told = now
+        speed = self.seen / (now - self.began)
+        self.tell(
+            f"{self.name} epoch {epoch + 1}/{epochs}", f"{speed:,.0f} images/s, lr {rate:.2e}"
+        )
+
+    def tell(self, description: str, detail: str = "") -> None:
+        if self.bar is not None:
+            self.bar.set_description_str(description, refresh=False)
+            self.bar.set_postfix_str(detail, refresh=False)
+        elif self.to:
+            self.to(description, self.done, self.total)
+
+    def epoch(self, row: dict) -> None:
+        """Say how an epoch went, in a line that stays."""
+        shown = {key: value for key, value in row.items() if "." not in key}
+        line = "  ".join(f"{key} {value:.4g}" for key, value in shown.items())
+        if self.to is None:
+            tqdm.write(f"{self.name}: {line}", file=sys.stderr)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif self.to:
+            self.to(self.name, self.done, self.total)
+
+
+def write_summary(folder: Path, history: list[dict]) -> None:
+    """Write summary.csv: one row an epoch, columns as in timm's, then VCR's terms by placement."""
+    if not history:
+        return
+    text = io.StringIO(newline="")
+    rows = csv.DictWriter(text, fieldnames=list(history[-1]), restval="", extrasaction="ignore")
+    rows.writeheader()
+    rows.writerows(history)
+    write(folder / "summary.csv", lambda part: part.write_text(text.getvalue(), newline=""))
+
+
+class Loggers:
+    """TensorBoard, Weights & Biases and Trackio, as asked for.
+
+    Raises:
+        ImportError: for one that is not installed, naming the extra that brings it.
+    """
+
+    def __init__(self, args, folder: Path):
+        self.writer = self.runs = None
+        name, config = folder.name, {k: v for k, v in vars(args).items() if k != "given"}
+        self.runs = []
+        if args.log_tensorboard:
+            self.writer = _imported("torch.utils.tensorboard").SummaryWriter(str(folder))
+        if args.log_wandb:
+            if args.wandb_resume_id and not args.resume:
+                raise ValueError("--wandb-resume-id goes with --resume")
+            again = {"resume": "must", "id": args.wandb_resume_id} if args.wandb_resume_id else {}
+            wandb = _imported("wandb")
+            wandb.init(
+                project=args.wandb_project,
+                name=name,
+                config=config,
+                tags=args.wandb_tags,
+                **again,
+            )
+            self.runs.append(wandb)
+        if args.log_trackio:
+            trackio = _imported("trackio")
+            project = args.wandb_project or "vcr_zoo"
+            trackio.init(project=project, name=name, config=config)
+            self.runs.append(trackio)
+
+    def row(self, row: dict) -> None:
+        """Log an epoch's row of the summary."""
+        if self.writer is not None:
+            for key, value in row.items():
+                self.writer.add_scalar(key, value, row["epoch"])
+            self.writer.flush()
+        for run in self.runs:
+            run.log(row)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        for run in self.runs:
+            run.finish()
+
+
+def _imported(name: str):
+    try:
+        return __import__(name, fromlist=["_"])
+    except ImportError as error:
+        package = name.rsplit(".", 1)[-1]
+        raise ImportError(
+            f"{package} is not installed ({error}): pip install 'vcr_zoo[log]'"
+        ) from None

@@ -1,0 +1,237 @@
+"""A run from arguments to a folder of weights."""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from timm.utils import distribute_bn
+from torch import nn
+from torchvision.utils import save_image
+
+from . import checkpoint, distributed, options
+from .loop import Meter, Watch, updates, validate
+from .report import Loggers, Progress, write_summary
+from .wiring import Parts, finish, wire
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = 75  # exit code of a run that was told to stop and saved; sysexits' "try again later"
+
+
+@dataclass
+class Run:
+    """What a finished run leaves."""
+
+    folder: Path
+    model: nn.Module  # the EMA's weights if there is one; on the CPU, in eval mode
+    metrics: dict[str, float]  # of the last epoch, and best_<metric>, best_epoch
+    history: list[dict] = field(default_factory=list)  # rows of summary.csv
+
+
+def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> Run:
+    """Train as `parse` understood it.
+
+    Args:
+        progress: None for a line of our own, False for none, or a callable(text, done, total).
+
+    Raises:
+        ValueError, LookupError, OSError: before anything is trained, for what cannot be done.
+        FloatingPointError: if the loss stops being a number.
+        KeyboardInterrupt: after SIGTERM or Ctrl-C, once everything is saved.
+    """
+    device = distributed.start(args)
+    together = distributed.Together(args)
+    with together.losing_nobody(), together.signals():
+        folder = run_folder(args)
+        found = resumed_from(args, folder)
+        content = checkpoint.read(found) if found else None
+        parts = wire(args, device)
+        if content:
+            checkpoint.load_weights(parts, content, found)
+        finish(parts)
+        if args.dry_run:
+            from .dry_run import dry_run
+
+            return dry_run(parts, folder)
+        run = _epochs(parts, folder, content, found, together, progress)
+        together.close()
+    return run
+
+
+def run_folder(args: argparse.Namespace) -> Path:
+    """Folder of the run: made, and free to be written to.
+
+    Raises:
+        FileExistsError: if it holds another run, unless that is resumed or to be overwritten.
+    """
+    folder = Path(args.output or "runs") / options.run_name(args)
+    if any(folder.glob("*.pth.tar")) and not args.resume and not args.dry_run:
+        if not args.overwrite:
+            raise FileExistsError(
+                f"{folder} already holds a run: --resume auto goes on with it, --overwrite begins "
+                "again in its place, --experiment NAME takes another folder"
+            )
+        if args.rank == 0:
+            shutil.rmtree(folder)
+    return folder
+
+
+def resumed_from(args: argparse.Namespace, folder: Path) -> Path | None:
+    """The checkpoint to go on from, if there is one."""
+    if args.resume == "auto":
+        return checkpoint.latest(folder)
+    return Path(args.resume) if args.resume else None
+
+
+def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> Run:
+    """Train, validate and save, epoch by epoch."""
+    args, primary = parts.args, parts.args.rank == 0
+    epoch, batches, metered, history = 0, 0, {}, []
+    if content:
+        epoch, batches, metered, history = checkpoint.load_position(parts, content)
+    elif args.start_epoch is not None:
+        epoch = args.start_epoch
+    if epoch and not batches and not history and parts.schedule is not None:
+        _advance(parts, epoch)
+    saver = loggers = None
+    if primary:
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(folder / "args.yaml", lambda part: part.write_text(options.as_yaml(args)))
+        saver = checkpoint.Saver(parts, folder)
+        if content and "saver" in content and found.parent.resolve() == folder.resolve():
+            saver.load_state_dict(content["saver"])
+        loggers = Loggers(args, folder)
+    end = min(parts.epochs, args.stop_epoch or parts.epochs)
+    steps = len(parts.train)
+    name = folder.name
+    line = Progress(progress if primary else False, end * steps, epoch * steps + batches, name)
+    watch = Watch(parts)
+
+    def position(batches: int, meter: Meter | None) -> None:
+        watch.look()
+        state = meter.state() if meter else {}
+        made = checkpoint.snapshot(parts, batches, state, history, together.gather)
+        if saver:
+            saver.position = made
+
+    metrics = history[-1] if history else {}
+    for current in range(epoch, end):
+        meter = Meter(parts)
+        if metered:
+            meter.load(metered)
+            metered = {}
+        before = batches
+        for update in updates(parts, current, batches, meter, watch):
+            rate = parts.optimizer.param_groups[0]["lr"]
+            pictures = len(update.images) if not isinstance(update.images, dict) else 0
+            line.step(current, end, update.done - before, pictures * (update.done - before), rate)
+            before = update.done
+            if args.save_images and primary and update.index % args.log_interval == 0:
+                file = folder / f"train-batch-{update.done - 1}.jpg"
+                save_image(update.images, file, padding=0, normalize=True)
+            stop = together.stop()
+            due = args.recovery_interval and (update.index + 1) % args.recovery_interval == 0
+            if due or stop:
+                position(update.done, meter)
+                if saver:
+                    saver.save_recovery(current, update.index)
+            if stop:
+                line.close()
+                together.close()
+                raise KeyboardInterrupt(f"stopped at epoch {current}, batch {update.done}; saved")
+        batches = 0
+        trained = meter.means(args.distributed)
+        if args.distributed and args.dist_bn:
+            distribute_bn(
+                parts.task.get_trainable_module(), args.world_size, args.dist_bn == "reduce"
+            )
+        validated = _validated(parts, current, end)
+        metric = None
+        if validated is not None:
+            metrics = _row(parts, current, trained, validated)
+            history.append(metrics)
+            metric = {**trained, **validated}[parts.metric]
+        if parts.schedule is not None:
+            parts.schedule.step(current + 1, metric)
+        if validated is None:
+            continue
+        position(0, None)
+        if saver:
+            write_summary(folder, history)
+            saver.save_checkpoint(current, metric)
+            loggers.row(metrics)
+            line.epoch(metrics)
+        if saver and current + 1 in (args.save_epochs or ()):
+            saver.save_milestone(current + 1)
+    line.close()
+    if not primary:
+        return Run(folder, None, metrics, history)
+    loggers.close()
+    best = {f"best_{parts.metric}": saver.best_metric, "best_epoch": saver.best_epoch}
+    return Run(folder, checkpoint.export(parts, folder), {**metrics, **best}, history)
+
+
+def _advance(parts: Parts, epoch: int) -> None:
+    """Bring the schedule to an epoch that training begins at."""
+    if parts.args.sched_on_updates:
+        parts.schedule.step_update(epoch * parts.updates_per_epoch)
+    else:
+        parts.schedule.step(epoch)
+
+
+def _validated(parts: Parts, epoch: int, end: int) -> dict | None:
+    """Metrics of validation; {} if there is none, None if this epoch is not validated."""
+    args = parts.args
+    if (epoch + 1) % args.val_interval and epoch + 1 != end:
+        return None
+    if parts.validation is None:
+        return {}
+    metrics = validate(parts, parts.eval_model)
+    if parts.eval_model_ema is not None:
+        if args.distributed and args.dist_bn:
+            ema = parts.task.get_trainable_module(ema=True)
+            distribute_bn(ema, args.world_size, args.dist_bn == "reduce")
+        metrics = validate(parts, parts.eval_model_ema)
+    return metrics
+
+
+def _row(parts: Parts, epoch: int, trained: dict, validated: dict) -> dict:
+    """An epoch's row of summary.csv, in timm's names: epoch, train_*, eval_*, lr."""
+    rates = [group["lr"] for group in parts.optimizer.param_groups]
+    row = {"epoch": epoch}
+    row |= {f"train_{name}": value for name, value in trained.items() if "." not in name}
+    row |= {f"eval_{name}": value for name, value in validated.items()}
+    row |= {"lr": sum(rates) / len(rates)}
+    return row | {f"train_{name}": value for name, value in trained.items() if "." in name}
+
+
+def main(argv: list[str] | None = None, prog: str = "train.py") -> int:
+    """The command line: 0 done, 2 wrong request, 3 diverged, 75 stopped and saved."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("timm.utils.checkpoint_saver").setLevel(logging.WARNING)
+    try:
+        if "--timm-script" in " ".join(argv):
+            from .timm_script import launch
+
+            return launch(argv)
+        run = train(options.parse(argv))
+    except KeyboardInterrupt as stopped:
+        print(f"{prog}: {stopped or 'stopped'}; --resume auto goes on", file=sys.stderr)
+        return INTERRUPTED
+    except FloatingPointError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 3
+    except (LookupError, ValueError, OSError, ImportError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"{prog}: {message}", file=sys.stderr)
+        return 2
+    if run.model is not None:
+        print(f"--result\n{json.dumps(run.metrics, indent=4)}")
+        print(f'timm.create_model("local-dir:{run.folder}", pretrained=True)')
+    return 0

@@ -1,0 +1,207 @@
+"""The pictures of a run: named data sets of ours, or anything that timm opens, checked first."""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import torch
+from PIL import Image
+from timm.data import MultiLabelTarget, create_dataset
+from torch.utils.data import Dataset, IterableDataset
+
+from ..data import DATASETS, load
+from ..results import closest
+
+PREFIXES = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")
+EXTRAS = {"hfds": "hfds", "hfids": "hfds", "wds": "wds"}
+HEADERS_READ = 20_000  # pictures whose headers are looked at before training starts
+
+
+def open_split(args: argparse.Namespace, split: str, channels: int, training: bool) -> Dataset:
+    """The pictures of one split, without transform.
+
+    Raises:
+        ValueError: for a name that is no data set, an empty folder or a single class.
+        ImportError: naming the extra that the kind of data set needs.
+    """
+    if args.dataset in DATASETS:
+        images = load(args.dataset, split, level=args.label_level, folder=args.data_dir)
+        if channels == 3:
+            images.mode = "RGB"
+    else:
+        images = _timm_dataset(args, split, channels, training)
+    wanted = args.train_num_samples if training else args.val_num_samples
+    if wanted and not isinstance(images, IterableDataset):
+        images = portion(images, wanted)
+    return images
+
+
+def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
+    if args.dataset and not args.dataset.lower().startswith(PREFIXES):
+        near = closest(args.dataset, DATASETS)
+        raise ValueError(
+            f"no data set '{args.dataset}'.{near} Named sets: {', '.join(sorted(DATASETS))}; "
+            f"timm's begin with {', '.join(PREFIXES)}; for a folder give only its path."
+        )
+    if not args.dataset and not args.data_dir:
+        raise ValueError("no data: give --data-dir FOLDER, or --dataset NAME")
+    if not args.dataset and not Path(args.data_dir).exists():
+        raise ValueError(f"{args.data_dir} does not exist")
+    optional = {"num_samples": args.train_num_samples if training else args.val_num_samples}
+    if args.dataset.lower().startswith("torch/"):
+        optional = {}  # torchvision's classes would not know what to do with the rest
+    else:
+        optional |= {
+            "class_map": args.class_map,
+            "input_img_mode": args.input_img_mode or ("RGB" if channels == 3 else "L"),
+            "input_key": args.input_key,
+            "target_key": args.target_key,
+            "trust_remote_code": args.dataset_trust_remote_code,
+        }
+    try:
+        return create_dataset(
+            args.dataset,
+            root=args.data_dir,
+            split=split,
+            is_training=training,
+            download=args.dataset_download,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            repeats=args.epoch_repeats if training else 0,
+            **optional,
+        )
+    except (ImportError, AssertionError) as error:
+        extra = EXTRAS.get(args.dataset.split("/")[0].lower())
+        hint = f" pip install 'vcr_zoo[{extra}]'" if extra else ""
+        raise ImportError(f"cannot open the data set '{args.dataset}': {error}.{hint}") from error
+    except RuntimeError as error:
+        raise ValueError(f"cannot open the data: {error}") from error
+
+
+def portion(images: Dataset, count: int) -> Dataset:
+    """`count` pictures chosen once and for all, in their own order, whatever the run's seed.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    if count > len(images):
+        raise ValueError(f"{count} pictures were asked for, of {len(images)}")
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
+    chosen = chosen.sort().values
+    return images.subset(chosen) if hasattr(images, "subset") else Portion(images, chosen.tolist())
+
+
+class Portion(Dataset):
+    """Some pictures of a data set, still with the transform and the file names of the whole."""
+
+    def __init__(self, images: Dataset, indices: list[int]):
+        self.images, self.indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int):
+        return self.images[self.indices[index]]
+
+    def __getattr__(self, name: str):
+        if name == "images":
+            raise AttributeError(name)
+        return getattr(self.images, name)
+
+    def __setattr__(self, name: str, value) -> None:
+        own = name in ("images", "indices")
+        super().__setattr__(name, value) if own else setattr(self.images, name, value)
+
+    def filename(self, index: int, **style) -> str:
+        return self.images.filename(self.indices[index], **style)
+
+
+class Readable(Dataset):
+    """A timm image data set that names the picture which cannot be read, instead of skipping it."""
+
+    def __init__(self, images: Dataset):
+        self.images = images
+        images._max_retries = 1
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int):
+        try:
+            return self.images[index]
+        except RuntimeError as error:
+            if "Failed to load" not in str(error):
+                raise
+            raise unreadable(self.images, index) from error
+
+    @property
+    def transform(self):
+        return self.images.transform
+
+    @transform.setter
+    def transform(self, transform) -> None:
+        self.images.transform = transform
+
+
+def unreadable(images: Dataset, index: int) -> OSError:
+    """The error that names a picture which is none."""
+    name = images.filename(index, absolute=True)
+    return OSError(f"{name} cannot be read as a picture; mend it, or pass --on-bad-image skip")
+
+
+def class_names(images: Dataset) -> list[str]:
+    """Names of the classes where the data set knows them."""
+    reader = getattr(images, "reader", None)
+    by_name = getattr(reader, "class_to_idx", None) or getattr(images, "class_to_idx", None)
+    if by_name:
+        return [str(name) for name in sorted(by_name, key=by_name.get)]
+    return [str(name) for name in getattr(images, "classes", [])]
+
+
+def check(args: argparse.Namespace, train: Dataset, validation: Dataset | None) -> None:
+    """Refuse, before training starts, data that could only disappoint later.
+
+    Raises:
+        ValueError: for a single class, or class folders that differ between the splits.
+        OSError: naming a picture that cannot be read (unless --on-bad-image skip).
+    """
+    names = class_names(train)
+    if names and len(names) < 2:
+        raise ValueError(f"only one class, '{names[0]}': a classifier needs two folders or more")
+    if validation is not None and names and (other := class_names(validation)) != names:
+        missing, extra = sorted(set(names) - set(other)), sorted(set(other) - set(names))
+        raise ValueError(
+            "the classes of training and validation differ: "
+            f"only in training {missing[:5]}, only in validation {extra[:5]}"
+        )
+    for images in (train, validation):
+        if args.on_bad_image == "error" and hasattr(getattr(images, "reader", None), "samples"):
+            _read_headers(images)
+
+
+def _read_headers(images: Dataset) -> None:
+    """Open every picture (the first 20,000) without decoding it."""
+    whole = getattr(images, "images", images)
+    if not Path(str(whole.reader.samples[0][0])).exists():
+        return  # inside a tar file
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for index in range(min(len(images), HEADERS_READ)):
+            try:
+                Image.open(images.filename(index, absolute=True)).close()
+            except OSError:
+                raise unreadable(images, index) from None
+
+
+def as_multilabel(args: argparse.Namespace, images: Dataset) -> None:
+    """Let a data set give dense targets, from lists of class numbers or multi-hot vectors.
+
+    Raises:
+        ValueError: if the number of classes was not stated, or labels cannot be transformed.
+    """
+    if "num_classes" not in args.given:
+        raise ValueError("--task multilabel needs --num-classes")
+    if not hasattr(images, "target_transform"):
+        raise ValueError(f"{type(images).__name__} has no several labels a picture")
+    dense = args.target_format == "multihot" or "," in (args.target_key or "")
+    images.target_transform = MultiLabelTarget(args.num_classes, dense=dense)

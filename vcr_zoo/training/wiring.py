@@ -1,0 +1,448 @@
+"""From arguments to the parts of a run: model, data, task, optimizer, schedule.
+
+The order is timm's: model, loaders, task, optimizer, (resume,) EMA, compilation, DDP, schedule.
+"""
+
+import argparse
+import importlib
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_norm
+from timm.loss import create_classification_loss
+from timm.loss.class_weights import load_class_stats, resolve_class_weights
+from timm.models import is_model, list_models, model_entrypoint
+from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
+from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+from timm.task import (
+    ClassificationTask,
+    FeatureDistillationTask,
+    LogitDistillationTask,
+    MultiLabelClassificationTask,
+    TokenDistillationTask,
+    TrainingTask,
+)
+from timm.utils import NativeScaler, set_jit_fuser
+from torch import nn
+
+from ..data import DATASETS
+from ..results import closest
+from .loading import Loader, evaluation_loader, mixes, training_loader
+from .randomness import seed_everything
+from .sources import as_multilabel, check, class_names, open_split
+from .task import regularized
+
+SCHEDULES = (
+    *("cosine", "tanh", "step", "multistep", "poly"),
+    *("wsd", "rsqrt", "constant", "plateau", "none"),
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Parts:
+    """Everything that one run is made of."""
+
+    args: argparse.Namespace
+    device: torch.device
+    dtype: torch.dtype | None  # of the model; None: float32
+    autocast: Callable
+    scaler: NativeScaler | None
+    task: TrainingTask
+    optimizer: torch.optim.Optimizer
+    train: Loader
+    validation: Loader | None
+    data_config: dict
+    classes: list[str]
+    eval_model: nn.Module = None
+    eval_model_ema: nn.Module | None = None
+    schedule: object | None = None
+    epochs: int = 0
+    metric: str = "top1"
+    placements: list = field(default_factory=list)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        return -(-len(self.train) // self.args.grad_accum_steps)
+
+    @property
+    def decreasing(self) -> bool:
+        return self.metric == "loss"
+
+
+def wire(args: argparse.Namespace, device: torch.device) -> Parts:
+    """Parts of a run up to the optimizer, its weights still those it begins with.
+
+    Raises:
+        ValueError, LookupError: for an option that cannot be honoured, saying why.
+    """
+    settle(args, device)
+    dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    seed_everything(args.seed, args.rank)
+    channels = args.in_chans or (args.input_size[0] if args.input_size else 3)
+    train = open_split(args, args.train_split, channels, training=True)
+    validation = None
+    if args.val_split:
+        validation = open_split(args, args.val_split, channels, training=False)
+    check(args, train, validation)
+    classes = class_names(train)
+    _named_defaults(args, classes, channels)
+    if args.task == "multilabel":
+        for images in (train, validation):
+            if images is not None:
+                as_multilabel(args, images)
+
+    seed_everything(args.seed, args.rank)
+    model = create_model(args, channels)
+    args.num_classes = args.num_classes or model.num_classes
+    if len(classes) > args.num_classes:
+        raise ValueError(f"{len(classes)} classes, but --num-classes is {args.num_classes}")
+    data_config = resolve_data_config(vars(args), model=model)
+    model = prepare(args, model, device, dtype)
+
+    patch_size = model.get_patch_size() if hasattr(model, "get_patch_size") else (16, 16)
+    settings = (data_config, device, dtype, patch_size)
+    train_loader = training_loader(args, train, *settings)
+    task = create_task(args, model, data_config, device, dtype)
+    args.lr = args.lr or scaled_rate(args, train_loader.average_batch)
+    return Parts(
+        args=args,
+        device=device,
+        dtype=dtype,
+        autocast=autocast(args, device),
+        scaler=NativeScaler(device.type) if _needs_scaler(args) else None,
+        task=task,
+        optimizer=create_optimizer(args, task),
+        train=train_loader,
+        validation=evaluation_loader(args, validation, *settings) if validation else None,
+        data_config=data_config,
+        classes=classes,
+        metric=_metric(args, validation),
+        placements=list(task.penalties.placements),
+    )
+
+
+def settle(args: argparse.Namespace, device: torch.device) -> None:
+    """Settle what depends on other options, and refuse what cannot be honoured."""
+    for module in args.device_modules or ():
+        importlib.import_module(module)
+    args.data_dir = args.data_dir or args.data
+    args.grad_accum_steps = max(1, args.grad_accum_steps)
+    for name in ("vcr_alpha", "vcr_beta", "vcr_delta", "vcr_eps"):
+        if getattr(args, name) < 0:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} must not be negative, but is {getattr(args, name)}")
+    one_of(args, "amp_dtype", ("float16", "bfloat16"))
+    one_of(args, "model_dtype", ("float32", "float16", "bfloat16"))
+    one_of(args, "dist_bn", ("", "reduce", "broadcast"))
+    one_of(args, "clip_mode", ("norm", "value", "agc"))
+    one_of(args, "worker_seeding", ("all", "part"))
+    one_of(args, "mixup_mode", ("batch", "pair", "elem"))
+    one_of(args, "lr_base_scale", ("", "linear", "sqrt"))
+    args.opt = args.opt.lower()
+    known = list_optimizers()
+    one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
+    if args.amp and args.model_dtype not in (None, "float32"):
+        raise ValueError("--amp works on float32 weights; leave --model-dtype out")
+    if args.amp and device.type == "cpu" and "amp_dtype" not in args.given:
+        args.amp_dtype = "bfloat16"
+        log.info("AMP on the CPU: bfloat16 (pass --amp-dtype float16 for the other)")
+    if args.aug_splits == 1:
+        raise ValueError("--aug-splits 1 makes no splits; give 2 or more, or 0")
+    if args.aug_repeats and not args.distributed:
+        raise ValueError("--aug-repeats spreads repeats over processes: start several by torchrun")
+    if mixes(args) and args.batch_size % 2:
+        raise ValueError(f"mixing works on pairs: --batch-size {args.batch_size} is odd")
+    if mixes(args) and args.keep_last:
+        raise ValueError("mixing works on pairs: --keep-last could leave an odd batch")
+    if args.keep_last and (args.train_img_sizes or args.train_batches_per_epoch):
+        raise ValueError("--keep-last goes with one batch size, not with a schedule of sizes")
+    if args.torchscript:
+        raise ValueError(
+            "--torchscript: hooks, which VCR is made of, and torch.jit.script do not mix, and "
+            "torch has deprecated it; use --torchcompile"
+        )
+    if args.fuser:
+        _fuser(args.fuser)
+    if args.fast_norm:
+        set_fast_norm()
+    if args.task == "multilabel" and "smoothing" not in args.given:
+        args.smoothing = 0.0
+    if args.task == "multilabel" and "eval_metric" not in args.given:
+        args.eval_metric = "map"
+    if args.naflex_loader and any((args.vcr_alpha, args.vcr_beta)):
+        raise ValueError(
+            "--naflex-loader gives padded token sequences of varied length, on which the "
+            "statistics of VCR would count padding; leave --vcr-alpha and --vcr-beta at 0"
+        )
+
+
+def one_of(args: argparse.Namespace, name: str, options) -> None:
+    """Refuse a value that is not among the options, naming the closest."""
+    value = getattr(args, name)
+    if value is not None and value not in options:
+        flag, near = name.replace("_", "-"), closest(str(value), options)
+        shown = "" if len(options) > 10 else f" Choose from {', '.join(filter(None, options))}."
+        raise ValueError(f"--{flag} '{value}' does not exist.{near}{shown}")
+
+
+def _fuser(name: str) -> None:
+    try:
+        set_jit_fuser(name)
+    except (AssertionError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"--fuser {name}: this build of torch lacks it ({error})") from None
+
+
+def _named_defaults(args: argparse.Namespace, classes: list[str], channels: int) -> None:
+    """What a named data set settles by itself: its classes, and its channels' statistics."""
+    if args.dataset not in DATASETS:
+        return
+    args.num_classes = args.num_classes or len(classes)
+    for name in ("mean", "std"):
+        known = getattr(DATASETS[args.dataset], name, None)
+        if getattr(args, name) is None and known is not None:
+            setattr(args, name, [*known] * (channels if len(known) == 1 else 1))
+
+
+def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
+    """timm's model, as the options describe it.
+
+    Raises:
+        LookupError: for a name that timm does not have, with the closest that it has.
+    """
+    known = args.model.split(".")[0].split(":")[0]
+    if ":" not in args.model and not is_model(known):
+        raise LookupError(f"timm has no model '{args.model}'.{closest(known, list_models())}")
+    overlay = {}
+    if args.pretrained_path:  # a file instead of the registered weights, with the head adapted
+        overlay["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
+    try:
+        model = timm.create_model(
+            args.model,
+            pretrained=args.pretrained,
+            in_chans=channels,
+            num_classes=args.num_classes,
+            drop_rate=args.drop,
+            drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
+            drop_block_rate=args.drop_block,
+            global_pool=args.gp,
+            bn_momentum=args.bn_momentum,
+            bn_eps=args.bn_eps,
+            checkpoint_path=args.initial_checkpoint,
+            **overlay,
+            **args.model_kwargs,
+        )
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        entry = model_entrypoint(known).__name__ if is_model(known) else args.model
+        raise ValueError(f"{entry} does not take an option that was given: {error}") from None
+    head = model.get_classifier()
+    with torch.no_grad():
+        if args.head_init_scale is not None:
+            head.weight.mul_(args.head_init_scale)
+            head.bias.mul_(args.head_init_scale)
+        if args.head_init_bias is not None:
+            head.bias.fill_(args.head_init_bias)
+    return model
+
+
+def prepare(args: argparse.Namespace, model: nn.Module, device, dtype) -> nn.Module:
+    """The model on its device, with the layout and the batch norm that were asked for."""
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)
+    if args.split_bn:
+        if args.aug_splits < 2 and not args.resplit:
+            raise ValueError("--split-bn needs --aug-splits or --resplit")
+        model = convert_splitbn_model(model, max(args.aug_splits, 2))
+    model.to(device=device, dtype=dtype)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if args.distributed and args.sync_bn:
+        if args.split_bn:
+            raise ValueError("--sync-bn and --split-bn exclude each other")
+        if device.type == "cpu":
+            raise ValueError("--sync-bn needs CUDA: torch has no synchronized batch norm on CPUs")
+        args.dist_bn = ""
+        model = convert_sync_batchnorm(model)
+    return model
+
+
+def create_task(args, model: nn.Module, data_config: dict, device, dtype) -> TrainingTask:
+    """timm's task for these options, regularized."""
+    common = {
+        "criterion": criterion(args),
+        "device": device,
+        "dtype": dtype,
+        "verbose": False,
+        "vcr": {
+            "layers": args.vcr_layers,
+            "alpha": args.vcr_alpha,
+            "beta": args.vcr_beta,
+            "delta": args.vcr_delta or None,
+            "eps": args.vcr_eps,
+            "rows": args.vcr_rows,
+            "sync": args.vcr_sync and args.distributed,
+            "input_size": tuple(data_config["input_size"]),
+            "seed": args.seed,
+        },
+    }
+    if args.kd_model_name:
+        return _distillation(args, model, common)
+    if args.task == "multilabel":
+        kind = regularized(MultiLabelClassificationTask)
+        return kind(model, threshold=args.multilabel_threshold, **common)
+    return regularized(ClassificationTask)(model, **common)
+
+
+def _distillation(args, model: nn.Module, common: dict) -> TrainingTask:
+    if args.task == "multilabel":
+        raise ValueError(
+            "timm's distillation tasks have one label a picture, not --task multilabel"
+        )
+    teacher = args.kd_model_name
+    common |= {
+        "student_model": model,
+        "teacher_model": teacher,
+        "distill_loss_weight": args.distill_loss_weight,
+        "task_loss_weight": args.task_loss_weight,
+    }
+    if args.kd_distill_type == "feature":
+        return regularized(FeatureDistillationTask)(
+            student_feature_dim=args.kd_student_feature_dim,
+            teacher_feature_dim=args.kd_teacher_feature_dim,
+            **common,
+        )
+    if args.kd_distill_type == "token":
+        return regularized(TokenDistillationTask)(
+            distill_type=args.kd_token_distill_type, temperature=args.kd_temperature, **common
+        )
+    return regularized(LogitDistillationTask)(
+        loss_type=args.kd_loss_type, temperature=args.kd_temperature, **common
+    )
+
+
+def criterion(args: argparse.Namespace) -> nn.Module:
+    """The loss that the options describe: --loss, or timm's older --bce-loss and --jsd-loss.
+
+    Raises:
+        ValueError: for options that contradict the loss, from timm.
+    """
+    older = "bce" if args.bce_loss else "jsd" if args.jsd_loss else None
+    if args.loss and older and args.loss != older:
+        raise ValueError(f"--loss {args.loss} contradicts --{older}-loss")
+    kind = args.loss or older
+    if kind == "jsd" and args.aug_splits < 2:
+        raise ValueError(
+            "the jsd loss compares augmentations of a picture: give --aug-splits 2 or 3"
+        )
+    multilabel = args.task == "multilabel"
+    kind = kind or ("bce" if multilabel else "ce")
+    stats = load_class_stats(args.class_stats)
+    weights = {"class_stats": stats, "power": args.class_weight_power}
+    weights |= {"beta": args.class_weight_beta, "max_weight": args.class_weight_max}
+    positive = resolve_class_weights(args.pos_weight, "pos_weight", **weights)
+    counts = {}
+    if kind == "db":
+        if stats is None:
+            raise ValueError("--loss db needs --class-stats FILE")
+        counts = {"class_counts": stats[0], "num_samples": stats[1]}
+    return create_classification_loss(
+        kind,
+        multi_label=multilabel,
+        smoothing=0.0 if kind in ("twoway", "zlpr") else args.smoothing,
+        soft_targets=mixes(args) and kind != "jsd",
+        class_weight=resolve_class_weights(args.class_weight, "class_weight", **weights),
+        pos_weight=positive if positive is not None else args.bce_pos_weight,
+        bce_target_thresh=args.bce_target_thresh,
+        bce_sum=args.bce_sum,
+        asl_gamma_pos=args.asl_gamma_pos,
+        asl_gamma_neg=args.asl_gamma_neg,
+        asl_clip=args.asl_clip,
+        asl_reduction=args.asl_reduction,
+        poly_epsilon=args.poly_epsilon,
+        poly_gamma=args.poly_gamma,
+        poly_alpha=args.poly_alpha,
+        jsd_splits=args.aug_splits,
+        twoway_tp=args.twoway_tp,
+        twoway_tn=args.twoway_tn,
+        db_neg_scale=args.db_neg_scale,
+        db_init_bias=args.db_init_bias,
+        db_focal_gamma=args.db_focal_gamma,
+        **counts,
+    )
+
+
+def create_optimizer(args: argparse.Namespace, task: TrainingTask) -> torch.optim.Optimizer:
+    try:
+        return create_optimizer_v2(
+            task.get_trainable_module(), **optimizer_kwargs(cfg=args), **args.opt_kwargs
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"--opt {args.opt} does not take an option that was given: {error}"
+        ) from None
+
+
+def scaled_rate(args: argparse.Namespace, batch: float) -> float:
+    """Learning rate from --lr-base: times batch ratio, or its root for adaptive optimizers."""
+    ratio = batch * args.world_size * args.grad_accum_steps / args.lr_base_size
+    adaptive = any(word in args.opt.lower() for word in ("ada", "lamb"))
+    scale = args.lr_base_scale or ("sqrt" if adaptive else "linear")
+    return args.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
+
+
+def autocast(args: argparse.Namespace, device: torch.device) -> Callable:
+    """A function that opens the run's autocast context, a null one without --amp."""
+    if not args.amp:
+        return nullcontext
+    return partial(torch.autocast, device_type=device.type, dtype=getattr(torch, args.amp_dtype))
+
+
+def _needs_scaler(args: argparse.Namespace) -> bool:
+    return args.amp and args.amp_dtype == "float16"
+
+
+def _metric(args: argparse.Namespace, validation) -> str:
+    names = ("loss", "map", "micro_f1", "macro_f1", "sample_f1")
+    if args.task != "multilabel":
+        names = ("loss", "top1", "top5")
+    one_of(args, "eval_metric", names)
+    return args.eval_metric if validation is not None else "loss"
+
+
+def finish(parts: Parts) -> None:
+    """EMA, compilation, DDP and schedule: what comes after weights may have been resumed."""
+    args, task = parts.args, parts.task
+    if args.model_ema:
+        task.setup_ema(
+            decay=args.model_ema_decay,
+            use_warmup=args.model_ema_warmup,
+            device="cpu" if args.model_ema_force_cpu else None,
+        )
+    if args.torchcompile:
+        task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
+        if task.has_ema():
+            task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+    parts.eval_model = task.get_eval_model()
+    if task.has_ema() and not args.model_ema_force_cpu:
+        parts.eval_model_ema = task.get_eval_model(ema=True)
+    if args.distributed:
+        ids = [parts.device] if parts.device.type != "cpu" else None
+        task.prepare_distributed(device_ids=ids, broadcast_buffers=not args.no_ddp_bb)
+    one_of(args, "sched", SCHEDULES)
+    parts.schedule, parts.epochs = create_scheduler_v2(
+        parts.optimizer,
+        **scheduler_kwargs(args, decreasing_metric=parts.decreasing),
+        updates_per_epoch=parts.updates_per_epoch,
+    )
