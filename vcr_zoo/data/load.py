@@ -1,0 +1,99 @@
+"""From a name to pictures: the train and validation parts for everyone, the test part apart."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from vcr_zoo.results import closest
+
+from . import cache
+from .dataset import Dataset
+from .images import Images
+from .registry import DATASETS
+from .split import long_tail
+
+SPLITS = ("train", "validation", "train+validation")
+
+
+def row_of(name: str) -> Dataset:
+    """The row of a name.
+
+    Raises:
+        LookupError: if there is none, with the closest names.
+    """
+    if name not in DATASETS:
+        raise LookupError(
+            f"no data set {name!r}.{closest(name, DATASETS)} `vcr-zoo data list` shows all"
+        )
+    return DATASETS[name]
+
+
+def load(
+    name: str, split: str = "train", level: str = "fine", folder: str | Path | None = None
+) -> Images:
+    """Pictures to train on and to choose with: "train", "validation" or "train+validation".
+
+    The validation part is cut from the official train part by a hash of each picture's group.
+
+    Raises:
+        LookupError: for an unknown name or level.
+        ValueError: for another part; the test part is `load_test`'s.
+        OSError: if the set is not here and no route leads to it.
+    """
+    if split == "test":
+        raise ValueError("the test part is read by load_test(name), once, after every choice")
+    if split not in SPLITS:
+        raise ValueError(f"no part {split!r}: there are {', '.join(SPLITS)}")
+    return _open(name, split, level, folder)
+
+
+def load_test(name: str, level: str = "fine", folder: str | Path | None = None) -> Images:
+    """The test part, for the one final measurement; nothing may be chosen with it."""
+    return _open(name, "test", level, folder)
+
+
+def _open(name: str, split: str, level: str, folder: str | Path | None) -> Images:
+    row = row_of(name)
+    if level not in row.levels:
+        raise LookupError(f"{name} has no label level {level!r}: it has {', '.join(row.levels)}")
+    place = cache.built(DATASETS[row.base] if row.base else row, folder)
+    header = cache.header(place)
+    pieces = [_piece(place, part, row) for part in split.split("+")]
+    joined = (
+        pieces[0]
+        if len(pieces) == 1
+        else [np.concatenate(both) for both in zip(*pieces, strict=True)]
+    )
+    x, y, groups = joined
+    sums = " ".join(header["sha256"][part] for part in split.split("+"))
+    digest = hashlib.sha256(f"{name} {split} {level} {row.tail} {sums}".encode())
+    return Images(
+        x,
+        np.asarray(header["parents"])[y] if level == "coarse" else np.asarray(y),
+        header["classes"][level],
+        groups,
+        name=name,
+        split=split,
+        level=level,
+        fingerprint=digest.hexdigest(),
+        mean=header["mean"],
+        std=header["std"],
+    )
+
+
+def _piece(place: Path, part: str, row: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One part's arrays as they lie in the cache, thinned if the row says so."""
+    try:
+        x, y, groups = (
+            np.load(place / f"{part}.{array}.npy", mmap_mode="r", allow_pickle=False)
+            for array in ("x", "y", "groups")
+        )
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"the cache of {row.name} is damaged ({error}); remove {place} and load it again"
+        ) from None
+    if row.tail == 1 or part == "test":
+        return x, y, groups
+    keep = long_tail(np.asarray(y), np.asarray(groups), row.tail)
+    return x[keep], y[keep], groups[keep]

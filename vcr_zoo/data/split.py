@@ -1,0 +1,48 @@
+"""Parts of a data set, fixed by a hash of each picture's group: the same on every machine."""
+
+import hashlib
+
+import numpy as np
+
+
+def position(groups: np.ndarray, salt: str) -> np.ndarray:
+    """Each group's place in [0, 1): str (n,) -> float64 (n,). One group, one place."""
+    names, index = np.unique(groups, return_inverse=True)
+    digests = [hashlib.sha256(f"{salt}|{name}".encode()).digest()[:8] for name in names.tolist()]
+    places = np.array([int.from_bytes(digest, "big") / 2**64 for digest in digests])
+    return places[index] if len(names) else np.zeros(0)
+
+
+def parts(
+    groups: np.ndarray, test: np.ndarray | None, test_share: float, validation_share: float
+) -> dict[str, np.ndarray]:
+    """Indices of the train, validation and test parts; no group is in two of them.
+
+    Args:
+        groups: str (n,).
+        test: bool (n,), an official test part; None to cut one of `test_share` of the groups.
+    """
+    if test is None:
+        test = position(groups, "test") < test_share
+    validation = ~test & (position(groups, "validation") < validation_share)
+    return {
+        "train": np.flatnonzero(~test & ~validation),
+        "validation": np.flatnonzero(validation),
+        "test": np.flatnonzero(test),
+    }
+
+
+def long_tail(y: np.ndarray, groups: np.ndarray, ratio: float) -> np.ndarray:
+    """Indices that thin the classes exponentially, first to last: (n,), (n,) -> sorted (m,).
+
+    Class k of K keeps its largest-class size times ratio ** (-k / (K - 1)); which pictures stay is
+    fixed by their groups' hash. Larger ratios keep subsets of what smaller ratios keep.
+    """
+    sizes = np.bincount(y)
+    keep = sizes.max() * float(ratio) ** (-np.arange(len(sizes)) / max(1, len(sizes) - 1))
+    place = position(groups, "long tail")
+    chosen = []
+    for label, size in enumerate(np.minimum(sizes, np.maximum(1, keep.round().astype(int)))):
+        members = np.flatnonzero(y == label)
+        chosen.append(members[np.argsort(place[members], kind="stable")[:size]])
+    return np.sort(np.concatenate(chosen))
