@@ -1,0 +1,226 @@
+"""Our weights behave as timm's own do, and timm's own stay as they were."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import warnings
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+import vcr_zoo
+from vcr_zoo import zoo
+
+ALL_OF_TIMM = """
+import json, sys, timm
+if "with" in sys.argv: import vcr_zoo
+from timm.models import get_pretrained_cfg, is_model_pretrained, model_entrypoint
+ours = [] if "vcr_zoo" not in sys.modules else list(vcr_zoo.zoo.manifest())
+names = [n for n in timm.list_models() + timm.list_models(pretrained=True) if n not in ours]
+modules = {m: sorted(timm.list_models(module=m)) for m in timm.list_modules()}
+cfgs = {n: [repr(get_pretrained_cfg(n)), is_model_pretrained(n)] for n in names}
+functions = {n: [(f := model_entrypoint(n)).__name__, f.__module__] for n in timm.list_models()}
+print(json.dumps([names, modules, cfgs, functions]))
+"""
+
+
+def run(code, *arguments):
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """A manifest of our own, with one pair of small networks."""
+    fields = {}
+    for tag in ("vcr_testing", "base_testing"):
+        torch.manual_seed(len(tag))
+        model = timm.create_model("test_resnet", num_classes=4)
+        file = tmp_path / f"test_resnet.{tag}.safetensors"
+        save_file({k: v.half() if v.ndim else v for k, v in model.state_dict().items()}, file)
+        fields[f"test_resnet.{tag}"] = dict(
+            file=file.name,
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+            license="mit",
+            num_classes=4,
+            input_size=[3, 32, 32],
+            mean=[0.25] * 3,
+            std=[0.5] * 3,
+            label_names=["tops", "trousers", "footwear", "bags"],
+        )
+    fields["test_resnet.vcr_testing"]["control"] = "test_resnet.base_testing"
+    path = tmp_path / "manifest.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    entries = zoo.manifest(path)
+    zoo.register(entries)
+    yield entries
+    unregister("test_resnet", entries)
+
+
+def unregister(architecture, entries):
+    """Take the test's tags out of timm again."""
+    entrypoint = timm.models.model_entrypoint(architecture)
+    known = zoo.default_cfg(entrypoint, architecture)
+    for tag in (name.split(".")[1] for name in entries):
+        known.tags.remove(tag)
+        del known.cfgs[tag], entrypoint.vcr_entries[tag]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        timm.models.register_model(entrypoint)
+
+
+def test_every_name_and_configuration_of_timm_is_unchanged():
+    """Importing the zoo adds names and does nothing else, over all of timm."""
+    assert json.loads(run(ALL_OF_TIMM)) == json.loads(run(ALL_OF_TIMM, "with"))
+
+
+def test_packaged_weights_are_listed_and_load():
+    """What the README promises to whoever installs the package."""
+    names = timm.list_models("*.vcr_*", pretrained=True)
+
+    assert set(names) == {name for name in zoo.manifest() if ".vcr_" in name} and names
+    for name, entry in zoo.manifest().items():
+        model = timm.create_model(name, pretrained=True)
+        stored = load_file(entry.file)
+        assert stored.keys() == model.state_dict().keys()
+        assert all(torch.equal(stored[k].to(v.dtype), v) for k, v in model.state_dict().items())
+
+
+def test_every_packaged_network_has_its_control():
+    for entry in zoo.manifest().values():
+        assert (".base_" in entry.name) == (entry.control is None)
+
+
+def test_a_registered_name_behaves_as_timms_own(entries):
+    name = "test_resnet.vcr_testing"
+
+    assert name in timm.list_models("*.vcr_*", pretrained=True)
+    assert timm.models.is_model_pretrained(name)
+    cfg = timm.get_pretrained_cfg(name)
+    assert (cfg.num_classes, cfg.input_size, cfg.license) == (4, (3, 32, 32), "mit")
+    data = timm.data.resolve_model_data_config(timm.create_model(name, pretrained=True))
+    assert data["input_size"] == (3, 32, 32) and data["mean"] == (0.25, 0.25, 0.25)
+    assert timm.get_pretrained_cfg("test_resnet").tag == "r160_in1k"
+
+
+def test_a_registered_name_adapts_to_a_users_task(entries):
+    stored = load_file(entries["test_resnet.vcr_testing"].file)
+
+    def create(**kwargs):
+        return timm.create_model("test_resnet.vcr_testing", pretrained=True, **kwargs)
+
+    assert create(num_classes=10).fc.out_features == 10
+    gray = create(in_chans=1)
+    summed = stored["conv1.0.weight"].float().sum(dim=1, keepdim=True)
+    torch.testing.assert_close(gray.conv1[0].weight, summed, rtol=0, atol=1e-3)
+    assert len(create(features_only=True)(torch.randn(2, 3, 32, 32))) == 5
+    assert create(num_classes=0)(torch.randn(2, 3, 32, 32)).shape == (2, 96)
+
+
+def test_the_two_of_a_pair_are_different_weights(entries):
+    a, b = (timm.create_model(name, pretrained=True).fc.weight for name in entries)
+
+    assert not torch.equal(a, b)
+
+
+def test_registering_twice_changes_nothing(entries):
+    zoo.register(entries)
+
+    assert timm.list_models("test_resnet.*_testing", pretrained=True) == sorted(entries)
+    assert timm.create_model("test_resnet.vcr_testing", pretrained=True) is not None
+
+
+def test_changed_weights_are_refused(entries):
+    """timm checks no hash on files; we do, before a tensor is used."""
+    file = entries["test_resnet.vcr_testing"].file
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+
+    with pytest.raises(ValueError, match=r"not what was published.*sha256"):
+        timm.create_model("test_resnet.vcr_testing", pretrained=True)
+    assert timm.create_model("test_resnet.vcr_testing", pretrained=False) is not None
+    assert timm.create_model("test_resnet.base_testing", pretrained=True) is not None
+
+
+def test_absent_weights_are_refused_unless_others_are_given(entries):
+    entry = entries["test_resnet.vcr_testing"]
+    elsewhere = entry.file.rename(entry.file.with_name("elsewhere.safetensors"))
+
+    with pytest.raises(FileNotFoundError, match="reinstall vcr_zoo"):
+        timm.create_model(entry.name, pretrained=True)
+    overlay = dict(file=str(elsewhere))
+    assert timm.create_model(entry.name, pretrained=True, pretrained_cfg_overlay=overlay)
+
+
+def test_a_tag_of_timms_own_is_refused(entries):
+    taken = {"resnet18.a1_in1k": entries["test_resnet.base_testing"]}
+    taken = {n: zoo.replace(e, name=n) for n, e in taken.items()}
+
+    with pytest.raises(ValueError, match=r"already has weights named resnet18\.a1_in1k"):
+        zoo.register(taken)
+
+
+def test_an_unknown_architecture_is_refused_with_close_ones(entries):
+    entry = zoo.replace(entries["test_resnet.base_testing"], name="resnet81.vcr_x")
+
+    with pytest.raises(LookupError, match=r"no architecture 'resnet81'.*Closest: resnet"):
+        zoo.register({entry.name: entry})
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("resnet81", r"no model 'resnet81'\. Closest: resnet"),
+        ("resnet18.vcr_nothing", r"resnet18 has no weights 'vcr_nothing'.*a1_in1k"),
+    ],
+)
+def test_wrong_names_are_refused_before_anything_starts(name, words):
+    with pytest.raises(LookupError, match=words):
+        zoo.check_name(name)
+    zoo.check_name("resnet18.a1_in1k")
+    zoo.check_name("hf-hub:someone/something")
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"file": "x"}, "a.b is not a complete entry.*missing"),
+        ({"colour": "red"}, "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_an_incomplete_manifest_is_refused(tmp_path, fields, words):
+    path = tmp_path / "manifest.yaml"
+    path.write_text(yaml.safe_dump({"a.b": fields}))
+
+    with pytest.raises(ValueError, match=words):
+        zoo.manifest(path)
+
+
+def test_a_control_without_an_entry_is_refused(tmp_path):
+    entry = dict(file="f", sha256="0", license="mit", num_classes=2, input_size=[3, 8, 8])
+    entry |= dict(mean=[0.5], std=[0.5], control="a.base_x")
+    path = tmp_path / "manifest.yaml"
+    path.write_text(yaml.safe_dump({"a.vcr_x": entry}))
+
+    with pytest.raises(ValueError, match=r"control a\.base_x of a\.vcr_x has no entry"):
+        zoo.manifest(path)
+
+
+def test_builds_that_do_not_match_are_explained(tmp_path):
+    """timm cannot be imported beside a torchvision built for another torch; say what to install."""
+    (tmp_path / "timm.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    code = "import sys; sys.path.insert(0, sys.argv[1])\nimport vcr_zoo"
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+
+    assert result.returncode == 1
+    assert "not builds of one release" in result.stderr and "pip install" in result.stderr
+    assert vcr_zoo.__version__
