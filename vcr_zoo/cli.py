@@ -22,7 +22,24 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-COMMANDS = []  # add_<command> functions, in the order that help lists them
+def add_train(commands) -> None:
+    example = "example: vcr-zoo train --recipe test_resnet.vcr_fmnist4"
+    parser = commands.add_parser(
+        "train",
+        add_help=False,
+        help="train a timm model, with VCR if asked for; takes the options of timm's script",
+        epilog=example,
+    )
+    parser.set_defaults(run=run_train, passes_rest=True)
+
+
+def run_train(args) -> int:
+    from vcr_zoo.training import main as train
+
+    return train(args.rest, prog="vcr-zoo train")
+
+
+COMMANDS = [add_train]  # add_<command> functions, in the order that help lists them
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -23,8 +23,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from .. import data
-from ..data import Images
+from ..data import Batches, Images
 from . import randomness
 from .randomness import KeyedBatches, Order, Seeded, SeededErasing
 from .sources import Readable
@@ -69,6 +68,8 @@ class Loader:
         self.wind(epoch, start)
         rest = len(self) - start if self.pictures else None
         for step, (x, y) in enumerate(islice(self.source, rest), start):
+            if sizes := self.sizes(step):  # without what a loader padded with
+                x, y = x[: sizes[self.args.rank]], y[: sizes[self.args.rank]]
             yield self._finished(x, y, epoch, step)
 
     def _finished(self, x, y: Tensor, epoch: int, step: int):
@@ -226,7 +227,7 @@ def evaluation_loader(args, images: Dataset, data_config: dict, device, dtype, p
     size = args.validation_batch_size or args.batch_size
     if uses_tensors(args, images, data_config):
         share = images.subset(range(args.rank, len(images), args.world_size))
-        batches = data.Batches(share, size, device=device, **_normalized(data_config))
+        batches = Batches(share, size, device=device, **_normalized(data_config))
         return TensorLoader(args, batches, device=device, dtype=dtype)
     kind = create_loader
     own = {"input_size": data_config["input_size"], "crop_pct": data_config["crop_pct"]}
@@ -254,7 +255,7 @@ def evaluation_loader(args, images: Dataset, data_config: dict, device, dtype, p
 
 
 def _tensor_training(args, images, data_config, device, dtype) -> Loader:
-    batches = data.Batches(
+    batches = Batches(
         images,
         args.batch_size,
         is_training=True,

@@ -16,6 +16,7 @@ from timm.utils import ParseKwargs
 
 from ..results import closest
 
+ABOUT = "Train a timm model, with VCR if asked for."
 FLAG = {"action": BooleanOptionalAction, "default": False}
 FLOATS = {"type": float, "nargs": "+", "default": None}
 INTS = {"type": int, "nargs": "+", "default": None}
@@ -294,7 +295,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line of training."""
-    made = _Parser(prog="train.py", description="Train a timm model, with VCR if asked for")
+    made = _Parser(prog="train.py", usage="train.py [FOLDER] [options]", description=ABOUT)
     made.add_argument("-c", "--config", type=str, default="", help="YAML file of options")
     for title, rows in OPTIONS.items():
         group = made.add_argument_group(title)

@@ -30,8 +30,9 @@ from timm.task import (
 )
 from timm.utils import NativeScaler, set_jit_fuser
 from torch import nn
+from torch.utils.data import Dataset
 
-from ..data import DATASETS
+from ..data import Images
 from ..results import closest
 from .loading import Loader, evaluation_loader, mixes, training_loader
 from .randomness import seed_everything
@@ -96,7 +97,7 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
         validation = open_split(args, args.val_split, channels, training=False)
     check(args, train, validation)
     classes = class_names(train)
-    _named_defaults(args, classes, channels)
+    _named_defaults(args, train, channels)
     if args.task == "multilabel":
         for images in (train, validation):
             if images is not None:
@@ -203,14 +204,14 @@ def _fuser(name: str) -> None:
         raise ValueError(f"--fuser {name}: this build of torch lacks it ({error})") from None
 
 
-def _named_defaults(args: argparse.Namespace, classes: list[str], channels: int) -> None:
+def _named_defaults(args: argparse.Namespace, images: Dataset, channels: int) -> None:
     """What a named data set settles by itself: its classes, and its channels' statistics."""
-    if args.dataset not in DATASETS:
+    if not isinstance(images, Images):
         return
-    args.num_classes = args.num_classes or len(classes)
+    args.num_classes = args.num_classes or len(images.classes)
     for name in ("mean", "std"):
-        known = getattr(DATASETS[args.dataset], name, None)
-        if getattr(args, name) is None and known is not None:
+        known = getattr(images, name)
+        if getattr(args, name) is None:
             setattr(args, name, [*known] * (channels if len(known) == 1 else 1))
 
 
