@@ -18,6 +18,7 @@ from timm.data import create_loader, resolve_model_data_config
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
+from vcr_zoo.data import Batches, Images
 from vcr_zoo.placement import find
 from vcr_zoo.results import closest
 
@@ -160,15 +161,10 @@ def batches(
     model: nn.Module, images: torch.utils.data.Dataset, batch_size: int, device: torch.device
 ):
     """Images prepared as the model's configuration says, with their labels, in order."""
-    from vcr_zoo.data import Batches, Images
-
     config = data_config(model)
     if isinstance(images, Images):
         wanted = {key: config[key] for key in ("input_size", "mean", "std")}
         return Batches(images, batch_size, **wanted, device=device)
-    for key in ("mean", "std"):
-        if len(config[key]) == 1 < config["input_size"][0]:
-            config[key] = config[key] * config["input_size"][0]
     config = {key: config[key] for key in LOADER_KEYS}
     return create_loader(
         images, batch_size=batch_size, num_workers=0, use_prefetcher=False, device=device, **config
@@ -185,8 +181,8 @@ def data_config(model: nn.Module) -> dict:
     config["input_size"] = (channels, *config["input_size"][1:])
     for key in ("mean", "std"):
         values = tuple(config[key])
-        if len(values) != channels:
-            config[key] = (sum(values) / len(values),) * channels
+        mean = sum(values) / len(values)
+        config[key] = values if len(values) == channels else (mean,) * channels
     return config
 
 

@@ -1,0 +1,272 @@
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from timm.models import save_for_hf
+from timm.utils import CheckpointSaver
+
+from vcr_zoo import features as module
+from vcr_zoo.data import Images
+from vcr_zoo.features import Features, features, load_model, weights_sha256
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Forty gray pictures of 28 x 28 in four classes, from a seed."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
+    y = np.arange(40) % 4
+    groups = y.astype(str)
+    return Images(
+        pixels, y, tuple("abcd"), groups, name="made", split="train", fingerprint="made" * 16
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    overlay = dict(input_size=(1, 28, 28), mean=(0.3,), std=(0.25,))
+    model = timm.create_model(
+        "test_resnet", num_classes=4, in_chans=1, pretrained_cfg_overlay=overlay
+    )
+    with torch.no_grad():
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.add_(0.1)
+    return model.eval()
+
+
+def by_hand(model, images):
+    """Features one picture at a time, from the pixels, without any loader."""
+    pixels = torch.from_numpy(images.x).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        maps = [model.forward_features((x[None] - 0.3) / 0.25) for x in pixels]
+        return torch.cat([m.mean(dim=(2, 3)) for m in maps])
+
+
+def test_features_are_the_pooled_vectors_in_order(model, images):
+    """Batching, also with a smaller last batch, changes nothing."""
+    found = features(model, images, batch_size=16)
+
+    assert torch.allclose(found.x, by_hand(model, images), atol=1e-5)
+    assert found.y.tolist() == images.y.tolist()
+    assert found.classes == ("a", "b", "c", "d")
+
+
+def test_pooled_placement_enters_the_classifier(model, images):
+    """The classifier applied to the features gives the network's logits."""
+    found = features(model, images)
+    pixels = torch.from_numpy(images.x).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        logits = model((pixels - 0.3) / 0.25)
+        assert torch.allclose(model.get_classifier()(found.x), logits, atol=1e-5)
+
+
+def test_blocks_are_pooled_side_by_side(model, images):
+    """A named block is averaged over positions; several come in the order of the forward pass."""
+    last = features(model, images, placement="layer4.0").x
+    both = features(model, images, placement="layer4.0, layer1.0").x
+
+    assert torch.allclose(last, by_hand(model, images), atol=1e-5)
+    assert torch.equal(both[:, -last.shape[1] :], last)
+    assert both.shape[1] > last.shape[1]
+    assert features(model, images, placement="blocks").x.shape[1] > last.shape[1]
+
+
+def test_extraction_leaves_no_trace(images):
+    """Mode, batch-norm statistics, gradients and hooks are as before, also after an error."""
+    model = timm.create_model("test_resnet", in_chans=1).train()
+    model.bn1.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    found = features(model, images, placement="layer4.0")
+    with pytest.raises(LookupError, match="layer4"):
+        features(model, images, placement="layr4.0")
+
+    assert model.training and not model.bn1.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert not found.x.is_inference() and not found.x.requires_grad
+
+
+def test_cache_gives_back_the_same(model, images, tmp_path):
+    """One file, complete, read again without the network; nothing else is left in the folder."""
+    first = features(model, images, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+
+    def never(*_):
+        raise AssertionError("computed again")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "compute", never)
+        again = features(model, images, cache=tmp_path)
+
+    assert file.suffix == ".safetensors"
+    assert torch.equal(first.x, again.x) and torch.equal(first.y, again.y)
+    assert again.classes == first.classes
+
+
+@pytest.mark.parametrize("what", ["weights", "buffer", "mean", "pictures", "placement", "version"])
+def test_cache_knows_what_features_depend_on(what, images, tmp_path, monkeypatch):
+    """Any of these makes other features, so another file."""
+    model, placement = timm.create_model("test_resnet", in_chans=1), "pooled"
+    features(model, images, cache=tmp_path)
+
+    with torch.no_grad():
+        if what == "weights":
+            model.conv1[0].weight[0, 0, 0, 0] += 1e-4
+        elif what == "buffer":
+            model.bn1.running_mean[0] += 1e-4
+        elif what == "mean":
+            model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.1, 0.1, 0.1)}
+        elif what == "pictures":
+            images = images.subset(range(39))
+        elif what == "placement":
+            placement = "layer1.0"
+        elif what == "version":
+            monkeypatch.setattr("vcr_zoo.__version__", "another")
+    features(model, images, placement=placement, cache=tmp_path)
+
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_interrupted_write_leaves_no_cache(model, images, tmp_path, monkeypatch):
+    """A file that is there is whole: what was cut short is not taken for features."""
+
+    def interrupted(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        features(model, images, cache=tmp_path)
+    monkeypatch.undo()
+
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert torch.allclose(
+        features(model, images, cache=tmp_path).x, by_hand(model, images), atol=1e-5
+    )
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # timm leaves files to the collector
+def test_any_data_set_that_timm_takes(tmp_path):
+    """A folder of pictures of several sizes goes through timm's loader, as the model says."""
+    for i, (size, name) in enumerate([((40, 30), "a"), ((25, 70), "b"), ((64, 64), "a")]):
+        (tmp_path / name).mkdir(exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    folder = timm.data.create_dataset("", tmp_path)
+    model = timm.create_model("test_resnet").eval()
+
+    found = features(model, folder, batch_size=2)
+
+    config = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**config)
+    with torch.no_grad():
+        rows = [
+            model.forward_head(model.forward_features(transform(picture)[None]), pre_logits=True)
+            for picture, _ in timm.data.create_dataset("", tmp_path)
+        ]
+    assert torch.allclose(found.x, torch.cat(rows), atol=1e-4)
+    assert found.y.tolist() == [0, 0, 1]
+
+
+def test_non_finite_features_are_refused(images):
+    """A broken network is found here, not in a table of numbers."""
+    model = timm.create_model("test_resnet", in_chans=1)
+    with torch.no_grad():
+        model.conv1[0].weight[0] = torch.nan
+    with pytest.raises(ValueError, match="40 of 40 pictures have features that are not finite"):
+        features(model, images)
+
+
+def test_no_pictures_are_refused(model, images):
+    with pytest.raises(ValueError, match="no pictures"):
+        features(model, images.subset([]))
+
+
+def test_subset_keeps_classes():
+    """A class may have no picture left; its name and index stay."""
+    all_three = Features(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 2]), tuple("abc"))
+
+    part = all_three.subset(torch.tensor([2]))
+
+    assert part.classes == ("a", "b", "c")
+    assert part.y.tolist() == [2]
+
+
+@pytest.fixture
+def run_folder(model, tmp_path):
+    """What a training run leaves: a checkpoint, its arguments, and an export for timm."""
+    folder = tmp_path / "run"
+    args = {"model": "test_resnet", "num_classes": 4, "in_chans": 1}
+    saver = CheckpointSaver(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        args=module.argparse.Namespace(**args),
+        checkpoint_dir=str(tmp_path),
+        recovery_dir=str(tmp_path),
+    )
+    saver.save_checkpoint(0, metric=1.0)
+    config = {key: model.pretrained_cfg[key] for key in ("input_size", "mean", "std")}
+    save_for_hf(
+        model, folder, model_args={"in_chans": 1}, data_config=config, safe_serialization=True
+    )
+    return folder
+
+
+def test_models_load_from_wherever_they_are(model, run_folder):
+    """Folder, local-dir:, exported file and bare training checkpoint hold the same network."""
+    sources = [
+        run_folder,
+        f"local-dir:{run_folder}",
+        run_folder / "model.safetensors",
+        run_folder.parent / "last.pth.tar",
+    ]
+    for source in sources:
+        loaded = load_model(source)
+        assert weights_sha256(loaded) == weights_sha256(model), source
+        assert not loaded.training
+    assert module.data_config(load_model(run_folder))["mean"] == (0.3,)
+
+
+def test_checkpoint_of_another_architecture_is_named(model, tmp_path):
+    """The shapes differ, and the message says in which file."""
+    path = tmp_path / "model.safetensors"
+    save_file(model.state_dict(), path)
+    config = {"architecture": "test_efficientnet", "num_classes": 4, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(ValueError, match=r"model\.safetensors does not fit EfficientNet"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("resnet81", "Closest: resnet18"),
+        ("resnet18.vcr_nothing", "no weights are called.*resnet18.a1_in1k"),
+        ("no/such/checkpoint.pth", "no model and no file"),
+    ],
+)
+def test_names_without_weights_are_answered(name, message):
+    """With what there is instead."""
+    with pytest.raises(LookupError, match=message):
+        load_model(name)
+
+
+def test_bare_weights_say_what_is_missing(model, tmp_path):
+    """A state dict alone does not say which network it is of."""
+    path = tmp_path / "weights.safetensors"
+    save_file(model.state_dict(), path)
+
+    with pytest.raises(ValueError, match=r"does not say of which architecture.*config\.json"):
+        load_model(path)
+
+
+def test_folder_without_a_model_is_answered(tmp_path):
+    with pytest.raises(LookupError, match=r"holds no config\.json"):
+        load_model(tmp_path)
