@@ -39,7 +39,58 @@ def run_train(args) -> int:
     return train(args.rest, prog="vcr-zoo train")
 
 
-COMMANDS = [add_train]  # add_<command> functions, in the order that help lists them
+def add_bench(commands) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="time a part beside what it is compared with",
+        epilog="example: vcr-zoo bench probe --json",
+    )
+    benches = parser.add_subparsers(dest="bench", required=True, metavar="part")
+    for add in BENCHES:
+        add(benches)
+
+
+def bench_parser(benches, name: str, help: str):
+    """A parser of `vcr-zoo bench NAME`; its options are the arguments of vcr_zoo.bench.NAME."""
+    parser = benches.add_parser(name, help=help, epilog=f"example: vcr-zoo bench {name} --json")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run_bench)
+    return parser
+
+
+def run_bench(args) -> None:
+    import importlib
+    import json
+
+    bench = importlib.import_module(f"vcr_zoo.bench.{args.bench}").bench
+    own = {"command", "bench", "json", "run", "rest"}
+    figures = bench(**{key: value for key, value in vars(args).items() if key not in own})
+    if args.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:26} {value:.4g}" if isinstance(value, float) else f"{name:26} {value}")
+
+
+def add_bench_probe(benches) -> None:
+    parser = bench_parser(benches, "probe", "the probe's solver, beside scikit-learn's")
+    parser.add_argument("--n", type=int, default=10_000, help="pictures (default: 10000)")
+    parser.add_argument("--d", type=int, default=512, help="features (default: 512)")
+    parser.add_argument("--classes", type=int, default=100, help="(default: 100)")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="of the gradient")
+
+
+def add_bench_features(benches) -> None:
+    parser = bench_parser(benches, "features", "feature extraction, beside a bare loop")
+    parser.add_argument("--model", default="resnet18", help="timm architecture")
+    parser.add_argument("--pictures", type=int, default=1024, help="(default: 1024)")
+    parser.add_argument("--size", type=int, default=32, help="of the pictures, in pixels")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+
+
+BENCHES = [add_bench_probe, add_bench_features]  # add_bench_<part> functions
+
+COMMANDS = [add_train, add_bench]  # add_<command> functions, in the order that help lists them
 
 if __name__ == "__main__":
     sys.exit(main())

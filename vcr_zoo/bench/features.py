@@ -1,0 +1,75 @@
+"""Throughput of feature extraction, beside a bare loop over the model."""
+
+import time
+from statistics import median
+
+import numpy as np
+import timm
+import torch
+
+from vcr_zoo.data import Images
+from vcr_zoo.features import data_config, features
+
+
+def bench(
+    model: str = "resnet18",
+    pictures: int = 1024,
+    size: int = 32,
+    batch_size: int = 128,
+    device: str = "cpu",
+    repeats: int = 5,
+) -> dict[str, float]:
+    """Pictures a second through `features`, and through the same model called on batches that are
+    ready in memory; medians over repeats that take turns, so that both see the same machine."""
+    network = timm.create_model(model, pretrained_cfg_overlay=dict(input_size=(3, size, size)))
+    network = network.eval().to(device)
+    images = noise(pictures, data_config(network)["input_size"])
+    batch = torch.randn(batch_size, *data_config(network)["input_size"], device=device)
+    bare, ours = [], []
+    for repeat in range(repeats + 1):
+        bare_seconds = timed(lambda: loop(network, batch, pictures), device)
+        our_seconds = timed(
+            lambda: features(network, images, batch_size=batch_size, device=device), device
+        )
+        if repeat:  # the first warms up
+            bare.append(pictures / bare_seconds)
+            ours.append(pictures / our_seconds)
+    shares = [mine / theirs for mine, theirs in zip(ours, bare, strict=True)]
+    return {
+        "pictures_per_second": median(ours),
+        "bare_pictures_per_second": median(bare),
+        "ratio": median(shares),
+        "model": model,
+        "size": size,
+        "batch_size": batch_size,
+        "threads": torch.get_num_threads(),
+        "device": device,
+    }
+
+
+def noise(n: int, shape: tuple[int, int, int]) -> Images:
+    """Pictures from a seed, of the size that the network takes."""
+    channels, height, width = shape
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
+    y = np.arange(n) % 2
+    return Images(
+        x, y, ("even", "odd"), y.astype(str), name="noise", split="train", fingerprint="noise"
+    )
+
+
+def loop(network: torch.nn.Module, batch: torch.Tensor, pictures: int) -> None:
+    """As many pictures as asked for through the network, and nothing else."""
+    cast = torch.autocast("cuda", torch.bfloat16, enabled=batch.device.type == "cuda")
+    with torch.inference_mode(), cast:
+        for _ in range(pictures // len(batch)):
+            network.forward_head(network.forward_features(batch), pre_logits=True)
+
+
+def timed(action, device: str) -> float:
+    """Seconds that an action takes, with the device's work done."""
+    start = time.perf_counter()
+    action()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
