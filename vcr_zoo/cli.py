@@ -22,6 +22,34 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+def add_demo(commands) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="train a control and a VCR network on Fashion-MNIST and compare them, in minutes",
+        epilog="example: vcr-zoo demo --seeds 1 --output runs/demo",
+    )
+    parser.add_argument("--output", default="runs/demo", help="folder (default: runs/demo)")
+    parser.add_argument("--seeds", type=int, default=3, help="pairs to train (default: 3)")
+    parser.add_argument("--data-dir", help="folder with Fashion-MNIST, if it is not to be fetched")
+    parser.set_defaults(run=run_demo)
+
+
+def run_demo(args) -> None:
+    from pathlib import Path
+
+    from vcr_zoo.demo import VCR, demo
+
+    folder = Path(args.data_dir) if args.data_dir else None
+    found = demo(Path(args.output), seeds=args.seeds, data_folder=folder)
+    print(f"\nA demonstration, not evidence: {args.seeds} pair(s) of small, short runs.\n")
+    print(found.table())
+    print(f"\nBoth covariance spectra: {found.folder / 'spectra.png'}")
+    print(f"Every number, with its command: {found.folder / 'results.jsonl'}")
+    run = found.folder / f"{VCR}-seed0"
+    print("\nUse the network from Python, with timm alone:\n")
+    print(f"import timm; model = timm.create_model('local-dir:{run}', pretrained=True)")
+
+
 def add_train(commands) -> None:
     example = "example: vcr-zoo train --recipe test_resnet.vcr_fmnist4"
     parser = commands.add_parser(
@@ -90,7 +118,11 @@ def add_bench_features(benches) -> None:
 
 BENCHES = [add_bench_probe, add_bench_features]  # add_bench_<part> functions
 
-COMMANDS = [add_train, add_bench]  # add_<command> functions, in the order that help lists them
+COMMANDS = [
+    add_demo,
+    add_train,
+    add_bench,
+]  # add_<command> functions, in the order that help lists them
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,6 +7,7 @@ import os
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,8 +79,17 @@ class Interval(NamedTuple):
     high: float
     n: int
 
+    def scaled(self, factor: float) -> "Interval":
+        """The interval of the same differences in another unit."""
+        return Interval(self.mean * factor, self.low * factor, self.high * factor, self.n)
+
+    def __format__(self, spec: str) -> str:
+        """Mean and bounds with their signs, each in `spec` (default .2f)."""
+        mean, low, high = (format(value, f"+{spec or '.2f'}") for value in self[:3])
+        return f"{mean} [{low}, {high}]" if self.n > 1 else mean
+
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        return format(self)
 
 
 def paired(differences: Iterable[float]) -> Interval:
@@ -96,6 +106,12 @@ def paired(differences: Iterable[float]) -> Interval:
         return Interval(mean, math.nan, math.nan, 1)
     half = student_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half, len(values))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of packages, those that decide a number if none is named."""
+    names = packages or ("vcr_zoo", "torch", "torchvision", "timm")
+    return {name: metadata.version(name) for name in names}
 
 
 def student_quantile(freedom: int, confidence: float = 0.95) -> float:
