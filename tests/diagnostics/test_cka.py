@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from vcr_zoo.diagnostics.cka import cka, hsic, pairwise
+
+
+def made(n=50, d=7, seed=0):
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_hsic_is_the_unbiased_estimator():
+    """Song et al.'s formula with the (n, n) kernels written out."""
+    a, b = made(), made(d=3, seed=1) + made()[:, :3]
+    n = len(a)
+    k, m = a @ a.T, b @ b.T
+    k.fill_diagonal_(0)
+    m.fill_diagonal_(0)
+    expected = (k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2))
+    expected = (expected - 2 / (n - 2) * (k @ m).sum()) / (n * (n - 3))
+
+    assert hsic(a, b) == pytest.approx(expected.item(), rel=1e-10)
+
+
+def test_rotation_scale_and_shift_do_not_matter():
+    """What a linear layer on top could undo with a rotation is not a difference."""
+    a = made()
+    rotation = torch.linalg.qr(made(7, 7, seed=3)).Q
+
+    assert cka(a, a) == pytest.approx(1)
+    assert cka(a, 3 * a @ rotation + 5) == pytest.approx(1)
+
+
+def test_unrelated_wide_features_score_zero():
+    """Where the plain estimator says 0.9: few pictures, many features."""
+    scores = [cka(made(40, 400, seed), made(40, 400, seed + 100)) for seed in range(20)]
+
+    assert abs(sum(scores) / len(scores)) < 0.01
+
+
+def test_wide_and_narrow_networks_compare():
+    """Widths may differ, and half of a network's features are neither it nor something else."""
+    a = made(200, 20)
+
+    assert 0.2 < cka(a, a[:, :10]) < 0.95
+
+
+def test_table_is_symmetric_with_ones():
+    table = pairwise([made(), made(seed=1), made() + made(seed=2)])
+
+    assert torch.equal(table, table.T)
+    assert table.diagonal().tolist() == [1, 1, 1]
+    assert table[0, 2] > table[0, 1]
+
+
+@pytest.mark.parametrize(
+    "a, b, message",
+    [(made(3), made(3), "four"), (made(9), made(8), "same"), (made() * 0, made(), "hardly vary")],
+)
+def test_too_little_is_refused(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        cka(a, b)

@@ -1,0 +1,26 @@
+"""Nearest class mean: how well one point stands for each class (Snell et al., 2017)."""
+
+import torch
+
+from vcr_zoo.features import Features
+
+from .check import check
+
+
+def class_means(features: Features) -> torch.Tensor:
+    """Mean feature vector of every class: (classes, d) float64."""
+    k = len(features.classes)
+    sums = features.x.new_zeros(k, features.x.shape[1], dtype=torch.float64)
+    sums.index_add_(0, features.y, features.x.double())
+    return sums / torch.bincount(features.y, minlength=k)[:, None]
+
+
+def prototype(train: Features, test: Features) -> float:
+    """Share of test images that are nearest, in Euclidean distance, to the mean of their class.
+
+    Raises:
+        ValueError: for features that `check` refuses.
+    """
+    check(train=train, test=test)
+    distance = torch.cdist(test.x.double(), class_means(train))  # (n, classes)
+    return (distance.argmin(dim=1) == test.y).double().mean().item()
