@@ -1,0 +1,71 @@
+"""A run that is killed and resumed ends with the weights of a run that was not, to the bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from vcr_zoo.training import parse, train
+
+KILLING = Path(__file__).with_name("killing.py")
+EVERYTHING_RANDOM = (
+    *("--mixup", "0.4", "--reprob", "0.3", "--drop", "0.1", "--drop-path", "0.1"),
+    *("--model-ema", "--model-ema-decay", "0.9", "--grad-accum-steps", "2"),
+    *("--vcr-alpha", "1", "--vcr-beta", "1", "--vcr-rows", "100"),
+    *("--recovery-interval", "1", "--checkpoint-hist", "2"),
+)
+
+
+def killed(folder: Path, argv: list[str], *, ranks=1, kills=20, broken=False, within=0.12) -> dict:
+    """Run `argv` to its end through kills, in processes of its own."""
+    order = {
+        **{"folder": str(folder), "argv": argv, "ranks": ranks, "kills": kills},
+        **{"broken": broken, "seed": 1, "within": within},
+    }
+    done = subprocess.run(
+        [sys.executable, str(KILLING), json.dumps(order)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def differing(one: Path, other: Path) -> list[str]:
+    """Names of weights that are not equal to the bit."""
+    a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys()
+    return [name for name in a if not a[name].equal(b[name])]
+
+
+@pytest.mark.parametrize("workers, ranks", [(0, 1), (2, 1), (0, 2), (2, 2)])
+def test_twenty_kills_change_no_bit(small, tmp_path, workers, ranks):
+    """SIGKILL within steps, within saves and between epochs leaves a run that goes on exactly."""
+    options = (*EVERYTHING_RANDOM, "--workers", str(workers))
+
+    report = killed(tmp_path / "killed", small(*options, experiment="killed"), ranks=ranks)
+    whole = small(*options, experiment="whole")
+    killed(tmp_path / "whole", whole, ranks=ranks, kills=0)
+
+    assert report["kills"] == 20
+    assert differing(tmp_path / "killed", tmp_path / "whole") == []
+    summaries = [(tmp_path / name / "summary.csv").read_text() for name in ("killed", "whole")]
+    assert summaries[0] == summaries[1]
+
+
+def test_without_the_position_the_same_kills_change_the_weights(small, tmp_path):
+    """The comparison above can fail: it does when what it protects is taken away."""
+    options = (*EVERYTHING_RANDOM,)
+
+    killed(
+        tmp_path / "broken", small(*options, experiment="broken"), kills=4, broken=True, within=0.3
+    )
+    killed(tmp_path / "whole", small(*options, experiment="whole"), kills=0)
+
+    assert differing(tmp_path / "broken", tmp_path / "whole")
