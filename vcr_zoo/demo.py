@@ -123,7 +123,8 @@ def parts(data_folder: Path | None, tell: Callable[[str], None]) -> dict[str, tu
 def three(name: str, folder: Path | None) -> tuple[Images, Images, Images]:
     """A part to fit on, of PICTURES at most, one to choose C with, and the test part."""
     train = data.load(name, "train", folder=folder)
-    train = train.subset(range(min(PICTURES, len(train))))
+    shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    train = train.subset(shuffled[:PICTURES])
     return train, data.load(name, "validation", folder=folder), data.load_test(name, folder=folder)
 
 
@@ -142,7 +143,6 @@ def train_one(name: str, seed: int, folder: Path, options: Sequence[str], bar: t
 
 def measure(run: Run, sets: dict[str, tuple[Images, ...]]) -> tuple[dict[str, float], Tensor]:
     """Every metric of ROWS for one network, and its features' spectrum on the test pictures."""
-    (coarse,) = sets["source"]
     known = {name: [features(run.model, part) for part in sets[name]] for name in sets}
     fit, validation, test = known["subclasses"]
     eigenvalues = spectrum(test.x)
