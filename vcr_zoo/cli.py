@@ -105,7 +105,7 @@ def add_bench_probe(benches) -> None:
     parser.add_argument("--n", type=int, default=10_000, help="pictures (default: 10000)")
     parser.add_argument("--d", type=int, default=512, help="features (default: 512)")
     parser.add_argument("--classes", type=int, default=100, help="(default: 100)")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="of the gradient")
+    parser.add_argument("--tolerance", type=float, default=1e-5, help="of the gradient")
 
 
 def add_bench_features(benches) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 HISTORY = 10  # pairs of steps and gradient changes that L-BFGS remembers
 PATIENCE = 25  # steps without a smaller gradient after which float32 has given what it can
-BLIND = 32 * torch.finfo(torch.float32).eps  # gradients below this, float32 cannot tell from zero
+BLIND = 4 * torch.finfo(torch.float32).eps  # gradients below this, float32 cannot tell from zero
 WIDEST = 4096  # features beyond which finding principal axes costs more than it saves
 
 
