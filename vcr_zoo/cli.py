@@ -50,6 +50,65 @@ def run_demo(args) -> None:
     print(f"import timm; model = timm.create_model('local-dir:{run}', pretrained=True)")
 
 
+def add_data(commands) -> None:
+    parser = commands.add_parser(
+        "data",
+        help="list the data sets known by name, fetch them, look at them",
+        epilog="example: vcr-zoo data get fmnist silhouettes",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="action")
+    action = actions.add_parser("list", help="what there is, whose it is and where it comes from")
+    action.set_defaults(run=run_data_list)
+    action = actions.add_parser(
+        "get",
+        help="fetch and build sets into the cache ($VCR_ZOO_CACHE or ~/.cache/vcr_zoo)",
+        epilog="example: vcr-zoo data get fmnist mnist silhouettes glyphs digits8",
+    )
+    action.add_argument("names", nargs="+", metavar="NAME")
+    action.add_argument("--folder", help="a folder that holds the files or packages already")
+    action.set_defaults(run=run_data_get)
+    action = actions.add_parser(
+        "show",
+        help="write a labelled contact sheet",
+        epilog="example: vcr-zoo data show fmnist --level coarse --output sheet.png",
+    )
+    action.add_argument("name", metavar="NAME")
+    action.add_argument("--split", default="train", help="train or validation (default: train)")
+    action.add_argument("--level", default="fine", help="fine or coarse (default: fine)")
+    action.add_argument("--each", type=int, default=10, help="pictures of a class (default: 10)")
+    action.add_argument("--output", help="PNG file (default: NAME.png)")
+    action.set_defaults(run=run_data_show)
+
+
+def run_data_list(args) -> None:
+    from vcr_zoo.data import listing
+
+    print(listing())
+
+
+def run_data_get(args) -> int:
+    from vcr_zoo.data import get
+
+    failed = 0
+    for name in args.names:
+        try:
+            print(get(name, args.folder))
+        except (LookupError, ValueError, OSError, ImportError) as error:
+            print(f"vcr-zoo data get: {error.args[0] if error.args else error}", file=sys.stderr)
+            failed = 2
+    return failed
+
+
+def run_data_show(args) -> None:
+    from vcr_zoo.data import load
+    from vcr_zoo.data.sheet import sheet
+
+    images = load(args.name, args.split, args.level)
+    path = args.output or f"{args.name.replace('/', '-')}.png"
+    sheet(images, args.each).save(path)
+    print(f"{images}\n{path}")
+
+
 def add_train(commands) -> None:
     example = "example: vcr-zoo train --recipe test_resnet.vcr_fmnist4"
     parser = commands.add_parser(
@@ -65,6 +124,60 @@ def run_train(args) -> int:
     from vcr_zoo.training import main as train
 
     return train(args.rest, prog="vcr-zoo train")
+
+
+def add_eval(commands) -> None:
+    parser = commands.add_parser(
+        "eval",
+        help="accuracy of a classifier on a split, over all and by class",
+        epilog="example: vcr-zoo eval runs/test_resnet.vcr_fmnist4 --data fmnist --level coarse",
+    )
+    parser.add_argument("model", help="a registered name, hf-hub:owner/name, or a run's folder")
+    parser.add_argument("--data", required=True, help="a named data set, or a folder of pictures")
+    parser.add_argument("--split", default="validation", help="train, validation or test")
+    parser.add_argument("--level", default="fine", choices=("fine", "coarse"), help="of labels")
+    parser.add_argument("--batch-size", type=int, default=256, help="(default: 256)")
+    parser.add_argument("--workers", type=int, default=0, help="that load pictures (default: 0)")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+    parser.add_argument("--picture", help="save the confusion matrix as this PNG")
+    parser.set_defaults(run=run_eval)
+
+
+def run_eval(args) -> None:
+    from vcr_zoo.features import load_model
+    from vcr_zoo.training.evaluate import draw_confusion, evaluate, open_pictures
+
+    model = load_model(args.model)
+    channels = model.pretrained_cfg["input_size"][0]
+    images = open_pictures(args.data, args.split, args.level, channels)
+    settings = {name: getattr(args, name) for name in ("batch_size", "workers", "device")}
+    result = evaluate(model, images, **settings)
+    print(f"top-1 {100 * result.top1:.2f} %  top-5 {100 * result.top5:.2f} %  of {result.pictures}")
+    for name, recall in zip(result.classes, result.recall, strict=False):
+        print(f"  {name:24} {100 * recall:6.2f} %")
+    print(f"{result.images_per_second:,.0f} images/s")
+    if args.picture:
+        draw_confusion(result, args.picture)
+
+
+def add_predict(commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="the likeliest classes of picture files",
+        epilog="example: vcr-zoo predict runs/test_resnet.vcr_fmnist4 shoe.png shirt.png",
+    )
+    parser.add_argument("model", help="a registered name, hf-hub:owner/name, or a run's folder")
+    parser.add_argument("picture", nargs="+", help="picture files")
+    parser.add_argument("--k", type=int, default=5, help="classes to name (default: 5)")
+    parser.set_defaults(run=run_predict)
+
+
+def run_predict(args) -> None:
+    from vcr_zoo.features import load_model
+    from vcr_zoo.training.evaluate import predict
+
+    for path, likely in predict(load_model(args.model), args.picture, args.k).items():
+        print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in likely))
 
 
 def add_bench(commands) -> None:
@@ -116,11 +229,37 @@ def add_bench_features(benches) -> None:
     parser.add_argument("--device", default="cpu", help="(default: cpu)")
 
 
-BENCHES = [add_bench_probe, add_bench_features]  # add_bench_<part> functions
+def add_bench_train(benches) -> None:
+    parser = bench_parser(benches, "train", "an epoch of training, beside timm's parts alone")
+    parser.add_argument("--model", default="test_resnet", help="timm architecture")
+    parser.add_argument("--pictures", type=int, default=512, help="(default: 512)")
+    parser.add_argument("--size", type=int, default=64, help="of the pictures, in pixels")
+    parser.add_argument("--batch-size", type=int, default=32, help="(default: 32)")
+    parser.add_argument("--workers", type=int, default=0, help="that load pictures (default: 0)")
+    parser.add_argument("--repeats", type=int, default=5, help="epochs of each (default: 5)")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+
+
+def add_bench_data(benches) -> None:
+    parser = bench_parser(benches, "data", "training batches of small pictures, beside timm's")
+    parser.add_argument("--size", type=int, default=32, help="in pixels (default: 32)")
+    parser.add_argument("--channels", type=int, default=3, help="1 or 3 (default: 3)")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+
+
+BENCHES = [
+    add_bench_data,
+    add_bench_probe,
+    add_bench_features,
+    add_bench_train,
+]  # add_bench_<part> functions
 
 COMMANDS = [
     add_demo,
+    add_data,
     add_train,
+    add_eval,
+    add_predict,
     add_bench,
 ]  # add_<command> functions, in the order that help lists them
 

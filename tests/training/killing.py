@@ -7,6 +7,7 @@ object (argv, ranks, kills, broken, seed) and prints how the killed runs came to
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -60,6 +61,7 @@ def main() -> None:
     random.seed(order["seed"])
     folder, argv = Path(order["folder"]), [*order["argv"], "--resume", "auto"]
     kills = parts = 0
+    epochs = set()
     while kills < order["kills"]:
         pids, listening = launch(argv, order["ranks"], order["broken"])
         os.read(listening, 1)  # training begins
@@ -68,15 +70,18 @@ def main() -> None:
             os.kill(pid, signal.SIGKILL)
         codes = finished(pids)
         os.close(listening)
-        if set(codes) == {0}:
-            break  # it had come to its end before
+        if set(codes) == {0}:  # it had come to its end before: again from the start
+            shutil.rmtree(folder)
+            continue
         assert -signal.SIGKILL in codes, codes
         kills += 1
         parts += any(folder.glob(".*.part"))
+        newest = checkpoint.latest(folder)
+        epochs.add(checkpoint.read(newest)["epoch"] if newest else 0)
     pids, listening = launch(argv, order["ranks"], order["broken"])
     codes = finished(pids)
     assert set(codes) == {0}, codes
-    print(json.dumps({"kills": kills, "within_a_save": parts}))
+    print(json.dumps({"kills": kills, "epochs": sorted(epochs), "within_a_save": parts}))
 
 
 if __name__ == "__main__":

@@ -181,6 +181,7 @@ def snapshot(parts: Parts, batches: int, meter: dict, history: list, gather: Cal
         "batches": batches,
         "history": history,
         "schedule": _plain(parts.schedule),
+        "rates": [group["lr"] for group in parts.optimizer.param_groups],
         "ema_rng": _ema_generator(parts),
         "ranks": ranks,
     }
@@ -250,6 +251,9 @@ def load_position(parts: Parts, checkpoint: dict) -> tuple[int, int, dict, list]
         return epoch + 1, 0, {}, []
     if parts.schedule is not None:
         parts.schedule.load_state_dict(position["schedule"])
+        groups = parts.optimizer.param_groups  # creating the schedule set them to its beginning
+        for group, rate in zip(groups, position["rates"], strict=True):
+            group["lr"] = rate
     if ema is not None and position["ema_rng"] is not None:
         ema._sr_generator.set_state(position["ema_rng"])
     meter = {}

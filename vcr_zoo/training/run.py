@@ -14,8 +14,10 @@ from torch import nn
 from torchvision.utils import save_image
 
 from . import checkpoint, distributed, options
+from .dry_run import dry_run
 from .loop import Meter, Watch, updates, validate
 from .report import Loggers, Progress, write_summary
+from .timm_script import launch
 from .wiring import Parts, finish, wire
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,10 @@ class Run:
     history: list[dict] = field(default_factory=list)  # rows of summary.csv
 
 
-def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> Run:
+def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> Run | None:
     """Train as `parse` understood it.
+
+    With --dry-run nothing is left and None returned.
 
     Args:
         progress: None for a line of our own, False for none, or a callable(text, done, total).
@@ -55,8 +59,6 @@ def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> 
             checkpoint.load_weights(parts, content, found)
         finish(parts)
         if args.dry_run:
-            from .dry_run import dry_run
-
             return dry_run(parts, folder)
         run = _epochs(parts, folder, content, found, together, progress)
         together.close()
@@ -216,9 +218,7 @@ def main(argv: list[str] | None = None, prog: str = "train.py") -> int:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("timm.utils.checkpoint_saver").setLevel(logging.WARNING)
     try:
-        if "--timm-script" in " ".join(argv):
-            from .timm_script import launch
-
+        if any(word.startswith("--timm-script") for word in argv):
             return launch(argv)
         run = train(options.parse(argv))
     except KeyboardInterrupt as stopped:
@@ -231,7 +231,7 @@ def main(argv: list[str] | None = None, prog: str = "train.py") -> int:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"{prog}: {message}", file=sys.stderr)
         return 2
-    if run.model is not None:
+    if run is not None and run.model is not None:
         print(f"--result\n{json.dumps(run.metrics, indent=4)}")
         print(f'timm.create_model("local-dir:{run.folder}", pretrained=True)')
     return 0

@@ -1,0 +1,85 @@
+"""What a run would do and cost: the resolved configuration, then one step of it."""
+
+from pathlib import Path
+
+import torch
+from timm.utils import unwrap_model
+from torch.utils.flop_counter import FlopCounterMode
+
+from .loop import Meter, Watch, updates
+from .options import as_yaml
+from .wiring import Parts
+
+
+def dry_run(parts: Parts, folder: Path) -> None:
+    """Print the configuration, train one optimizer step, and say what it took."""
+    args, model = parts.args, unwrap_model(parts.task.get_eval_model())
+    weights = list(model.parameters())
+    print(as_yaml(args))
+    print(f"model       {args.model}, {sum(w.numel() for w in weights):,} parameters")
+    print(f"input       {'x'.join(map(str, parts.data_config['input_size']))}, {parts.data_config}")
+    print(f"placements  {len(parts.placements)} regularized tensors")
+    for place in parts.placements:
+        rows = place.rows_per_image
+        print(f"            {place}: axis {place.dim}, width {place.width}, {rows} rows an image")
+    validation = "none" if parts.validation is None else f"{len(parts.validation)} batches"
+    print(
+        f"steps       {len(parts.train)} batches of {args.batch_size} on each of "
+        f"{args.world_size} processes, {parts.updates_per_epoch} updates an epoch, "
+        f"{parts.epochs} epochs; validation {validation}"
+    )
+    plain, extra = flops(parts)
+    print(f"compute     {plain / 1e9:.3g} GFLOP a picture, VCR adds {100 * extra / plain:.2g} %")
+
+    saved: dict[int, int] = {}  # storage: bytes kept for the backward pass
+    held = {w.untyped_storage().data_ptr() for w in weights}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in held:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    meter = Meter(parts)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        next(iter(updates(parts, 0, 0, meter, Watch(parts))))
+    kept = sum(saved.values()) / args.grad_accum_steps
+    state = sum(
+        value.nbytes
+        for values in parts.optimizer.state.values()
+        for value in values.values()
+        if isinstance(value, torch.Tensor)
+    )
+    fixed = sum(w.nbytes * (2 + args.model_ema) for w in weights) + state
+    print(
+        f"memory      about {(fixed + kept) / 2**20:,.0f} MiB: {fixed / 2**20:,.0f} of weights, "
+        f"gradients and optimizer, {kept / 2**20:,.0f} kept for the backward pass"
+    )
+    if parts.device.type == "cuda":
+        print(f"            peak on the GPU {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB")
+    print("one step    " + ", ".join(f"{k} {v:.4g}" for k, v in meter.means().items()))
+    print(f"folder      {folder} (nothing written)")
+
+
+def flops(parts: Parts) -> tuple[float, float]:
+    """FLOPs of training on one picture: the network's, and what VCR adds to them.
+
+    The network's forward pass is counted by torch, its backward taken as twice that. VCR is two
+    products of the sampled rows with (d, d) matrices: HᵀH in forward, HM in backward.
+    """
+    args, model = parts.args, unwrap_model(parts.task.get_eval_model())
+    if parts.args.naflex_loader:
+        return float("nan"), 0.0
+    was_training = model.training
+    weight = next(model.parameters())
+    batch = 2
+    x = torch.zeros(batch, *parts.data_config["input_size"], dtype=weight.dtype)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(x.to(weight.device))
+    model.train(was_training)
+    extra = 0.0
+    for place in parts.placements:
+        rows = place.rows_per_image * args.batch_size
+        rows = min(rows, args.vcr_rows) if args.vcr_rows else rows
+        extra += 4 * rows * place.width**2 / args.batch_size
+    return 3 * counter.get_total_flops() / batch, extra

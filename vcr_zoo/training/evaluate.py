@@ -1,0 +1,138 @@
+"""How well a classifier does on a split, and what it says of single pictures."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ..data import DATASETS, load_test
+from .loading import evaluation_loader
+from .options import parse
+from .sources import class_names, open_split
+
+matplotlib.use("Agg")
+
+
+@dataclass
+class Evaluation:
+    """Shares of pictures between 0 and 1, and the counts they come from."""
+
+    top1: float
+    top5: float
+    recall: list[float]  # of each class: share of its pictures that were recognized; NaN for none
+    confusion: Tensor  # int64 (true class, predicted class)
+    classes: list[str]
+    pictures: int
+    images_per_second: float
+
+
+def open_pictures(data: str, split: str = "validation", level: str = "fine", channels: int = 3):
+    """A split of a named data set, or of a folder of pictures.
+
+    Raises:
+        ValueError: for neither.
+    """
+    if data in DATASETS and split == "test":
+        images = load_test(data, level=level)
+        images.mode = "RGB" if channels == 3 else images.mode
+        return images
+    where = ["--dataset", data] if data in DATASETS else ["--data-dir", data]
+    args = parse([*where, "--label-level", level])
+    return open_split(args, split, channels, training=False)
+
+
+def evaluate(
+    model: nn.Module, images: Dataset, *, batch_size: int = 256, workers: int = 0, device="cpu"
+) -> Evaluation:
+    """A classifier on pictures, prepared as training prepares its validation split.
+
+    Raises:
+        ValueError: if the pictures have more classes than the model tells apart.
+    """
+    names, outputs = class_names(images), model.num_classes
+    if len(names) > outputs:
+        raise ValueError(f"the data has {len(names)} classes, the model tells {outputs} apart")
+    args = parse(["--batch-size", str(batch_size), "--workers", str(workers)])
+    args.rank, args.world_size, args.distributed = 0, 1, False
+    data_config = resolve_data_config({}, model=model)
+    device = torch.device(device)
+    loader = evaluation_loader(args, images, data_config, device, None)
+    confusion = torch.zeros(outputs, outputs, dtype=torch.long)
+    within_five = 0
+    model = model.eval().to(device)
+    began = time.perf_counter()
+    for logits, y in _logits(model, loader.epoch()):
+        ranked = logits.topk(min(5, outputs), dim=1).indices  # (b, 5)
+        within_five += (ranked == y[:, None]).any(dim=1).sum().item()
+        pairs = y * outputs + ranked[:, 0]
+        confusion += torch.bincount(pairs, minlength=outputs**2).view(outputs, outputs)
+    seconds, n = time.perf_counter() - began, int(confusion.sum())
+    return Evaluation(
+        top1=confusion.trace().item() / n,
+        top5=within_five / n,
+        recall=(confusion.diagonal() / confusion.sum(dim=1)).tolist(),
+        confusion=confusion,
+        classes=names or [str(label) for label in range(outputs)],
+        pictures=n,
+        images_per_second=n / seconds,
+    )
+
+
+@torch.inference_mode()
+def _logits(model: nn.Module, batches: Iterable) -> Iterable[tuple[Tensor, Tensor]]:
+    for x, y in batches:
+        output = model(x)
+        yield (output[0] if isinstance(output, tuple | list) else output).float().cpu(), y.cpu()
+
+
+def draw_confusion(result: Evaluation, path: str | Path) -> None:
+    """Save the confusion matrix, each true class a row of shares, as a picture."""
+    counts = result.confusion[: len(result.classes), : len(result.classes)]
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    side = 3 + 0.3 * min(len(counts), 40)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {100 * result.top1:.2f} %")
+    if len(counts) <= 40:
+        axes.set_xticks(range(len(counts)), result.classes, rotation=90)
+        axes.set_yticks(range(len(counts)), result.classes)
+    figure.savefig(path, dpi=120)
+
+
+def predict(
+    model: nn.Module, pictures: Iterable[str | Path], k: int = 5
+) -> dict[str, list[tuple[str, float]]]:
+    """The k likeliest classes of each picture file with their probabilities, likeliest first.
+
+    Raises:
+        OSError: naming a file that cannot be read as a picture.
+    """
+    config = resolve_data_config({}, model=model)
+    transform = create_transform(**config)
+    mode = "L" if config["input_size"][0] == 1 else "RGB"
+    names = list(model.pretrained_cfg.get("label_names") or ())
+    found, classes = {}, model.num_classes
+    model.eval()
+    device = next(model.parameters()).device
+    for path in map(str, pictures):
+        try:
+            with Image.open(path) as picture:
+                x = transform(picture.convert(mode))
+        except OSError as error:
+            raise OSError(f"{path} cannot be read as a picture: {error}") from None
+        with torch.inference_mode():
+            likely = model(x[None].to(device)).float().softmax(dim=1)[0].topk(min(k, classes))
+        found[path] = [
+            (names[label] if label < len(names) else str(label), share)
+            for share, label in zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
+        ]
+    return found

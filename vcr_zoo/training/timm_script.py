@@ -1,0 +1,138 @@
+"""timm's own training script, the user's unmodified copy, run with VCR switched on.
+
+The script asks timm for a task class by name. It finds a subclass that adds the penalty, and VCR's
+options are taken off the command line before the script reads it.
+"""
+
+import argparse
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from timm.task import (
+    ClassificationTask,
+    FeatureDistillationTask,
+    LogitDistillationTask,
+    MultiLabelClassificationTask,
+    TokenDistillationTask,
+)
+
+from .options import OPTIONS
+from .task import regularized
+
+TASKS = (
+    ClassificationTask,
+    MultiLabelClassificationTask,
+    LogitDistillationTask,
+    FeatureDistillationTask,
+    TokenDistillationTask,
+)
+TITLE = "VCR and this project"
+
+
+def launch(argv: list[str]) -> int:
+    """Run the script named by --timm-script with the other options, VCR's excepted.
+
+    VCR's terms go to vcr.csv beside the script's summary.csv, or in the current folder.
+
+    Raises:
+        ValueError: for a script that is not there, or that names no task class of timm's.
+    """
+    own = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
+    own.add_argument("--timm-script", required=True)
+    for names, settings in OPTIONS[TITLE]:
+        if names[0].startswith("--vcr-"):
+            own.add_argument(*names, **settings)
+    ours, theirs = own.parse_known_args(argv)
+    script = Path(ours.timm_script)
+    if not script.is_file():
+        raise ValueError(f"--timm-script {script}: there is no such file")
+    vcr = {
+        "layers": ours.vcr_layers,
+        "alpha": ours.vcr_alpha,
+        "beta": ours.vcr_beta,
+        "delta": ours.vcr_delta or None,
+        "eps": ours.vcr_eps,
+        "rows": ours.vcr_rows,
+        "sync": ours.vcr_sync,
+    }
+    before = sys.argv, list(sys.path)
+    sys.argv = [str(script), *theirs]
+    sys.path.insert(0, str(script.parent))
+    try:
+        module = loaded(script)
+        switched = switch(module, vcr, output_folder(theirs))
+        if not switched:
+            raise ValueError(f"{script} uses none of timm's tasks: it needs timm 1.0.29 or later")
+        return module.main() or 0
+    finally:
+        sys.argv, sys.path[:] = before
+
+
+def loaded(script: Path) -> ModuleType:
+    """The script as a module, its main not yet called."""
+    spec = importlib.util.spec_from_file_location("timm_train_script", script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def switch(module: ModuleType, vcr: dict, folder: Path) -> list[str]:
+    """Replace the task classes in a module's namespace; the names that were."""
+    switched = []
+    for task in TASKS:
+        if getattr(module, task.__name__, None) is task:
+            setattr(module, task.__name__, logged(regularized(task), vcr, folder))
+            switched.append(task.__name__)
+    return switched
+
+
+def logged(task: type, vcr: dict, folder: Path) -> type:
+    """A regularized task with its VCR arguments bound, which writes its terms down."""
+
+    class Logged(task):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, vcr=vcr, **kwargs)
+            self.steps, self.every = 0, 50
+
+        def forward(self, input, target):
+            result = super().forward(input, target)
+            if self.penalties.placements and self.training:
+                if self.steps % self.every == 0:
+                    write_terms(folder / "vcr.csv", self, result)
+                self.steps += 1
+            return result
+
+    Logged.__name__ = task.__name__
+    return Logged
+
+
+def write_terms(path: Path, task, result: dict) -> None:
+    """Append a step's terms, one column a placement and term."""
+    row = {"step": task.steps}
+    row |= {key: result[key].item() for key in ("base_loss", "vcr_loss")}
+    for kind in ("variance", "covariance"):
+        values = result[f"vcr_{kind}"].tolist()
+        named = zip(task.penalties.placements, values, strict=True)
+        row |= {f"{kind}.{place}": value for place, value in named}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = task.steps == 0 or not path.exists()
+    with path.open("w" if new else "a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def output_folder(theirs: list[str]) -> Path:
+    """Where the script will write, if its options name both parts of that."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--output", default="")
+    finder.add_argument("--experiment", default="")
+    found, _ = finder.parse_known_args(theirs)
+    if found.output and found.experiment:
+        return Path(found.output) / found.experiment
+    return Path(found.output or ".")
