@@ -90,6 +90,60 @@ def test_gradient_agrees_with_finite_differences(delta, alpha, beta, rows):
     assert torch.autograd.gradcheck(both, (x,))
 
 
+@pytest.mark.parametrize("alpha, beta", WEIGHTS)
+@pytest.mark.parametrize("delta", [None, 1e3, 1e-3])
+@pytest.mark.parametrize("dim, shape", [(1, (5, 12, 3, 3)), (-1, (5, 9, 12)), (-1, (45, 12))])
+def test_fewer_rows_than_features_give_the_same_gradient(dim, shape, delta, alpha, beta):
+    """Through products of samples where nothing is clipped, of features where something is."""
+    torch.manual_seed(0)
+    x = 0.8 * torch.randn(shape, dtype=torch.float64)
+    passed = torch.randn_like(x)
+    index = strided(45, 7, 3, x.device)
+
+    found = gradients(
+        x, passed, lambda x: tap(x, alpha, beta, delta=delta, dim=dim, rows=7, offset=3)
+    )
+    expected = gradients(
+        x, passed, lambda x: (x, written_out(x, alpha, beta, delta=delta, dim=dim, index=index))
+    )
+
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-12)
+    assert relative(found[1] - passed, expected[1] - passed) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_fewer_rows_than_features_are_close_to_float64_in_half_precision(dtype):
+    torch.manual_seed(0)
+    x = (30 + torch.randn(400, 96) * torch.linspace(0.3, 0.9, 96)).to(dtype)
+    found = gradients(
+        x, torch.zeros_like(x), lambda x: scaled(tap(x, 1, 1, rows=64, offset=5), 65_536.0)
+    )
+    index = strided(400, 64, 5, x.device)
+    exact = gradients(
+        x.double(),
+        torch.zeros(400, 96, dtype=torch.float64),
+        lambda x: (x, 65_536.0 * penalty(x[index], 1, 1)),
+    )
+
+    assert abs(found[0] / exact[0] - 1) < 1e-2
+    assert relative(found[1], exact[1]) < 1e-2
+
+
+def test_few_rows_cost_no_matrix_of_the_features_size():
+    """At 2048 features a (d, d) matrix weighs more than the activation it would correct."""
+    kept = []
+
+    def pack(tensor):
+        kept.append(tensor)
+        return tensor
+
+    x = 0.5 * torch.randn(8, 256, 3, 3).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        tap(x, 1.0, 1.0, dim=1, rows=16)
+
+    assert max(tensor.numel() for tensor in kept) == 16 * 256
+
+
 def test_three_functions_are_the_written_out_loss():
     """The readable definition, which the naive benchmark also uses, is the same loss."""
     x = 0.8 * torch.randn(30, 6, dtype=torch.float64)

@@ -30,9 +30,9 @@ def covariance_penalty(cov: Tensor, delta: float | None = 1.0) -> Tensor:
     squares everything.
     """
     d = len(cov)
-    size = off_diagonal(cov).abs()
-    small = size if delta is None else size.clamp(max=delta)
-    return (small * (2 * size - small)).sum() / max(d * (d - 1), 1)
+    off = off_diagonal(cov)
+    clipped = off if delta is None else off.clamp(-delta, delta)
+    return (clipped * (2 * off - clipped)).sum() / max(d * (d - 1), 1)
 
 
 def penalty(
@@ -140,6 +140,9 @@ class Tap(torch.autograd.Function):
     no gradient of its own. Returning the features too lets backward add HM to the gradient that
     passes through: one product, no second tensor of that size.
 
+    Of fewer samples than features the (n, n) matrix G = HHᵀ / (n - 1) tells the same for less, if
+    nothing is clipped: HC = GH, and the squares of G sum to those of C. See `from_gram`.
+
     Half precision: a channel's mean can be many times its standard deviation, so columns are
     centered in float32 before they are rounded and multiplied; C and M stay float32. Products
     are written to an `out`, because autocast leaves those alone.
@@ -149,19 +152,20 @@ class Tap(torch.autograd.Function):
     def forward(ctx, x, alpha, beta, delta, eps, dim, index, group):
         rows = as_rows(x, dim, index)
         n, mean = count_and_mean(rows, group)
-        centered, variance, cov = second_moments(rows, mean, n, group, with_cov=beta > 0)
-        d = len(variance)
+        h, variance = centered_and_variance(rows, mean, n, group)
         std = (variance + eps).sqrt()
-        v = variance_penalty(variance, eps)
-        k = torch.zeros_like(v)
-        mix = torch.where(std < 1, -alpha / std, 0 * std).diag()
-        if beta > 0:
-            k = covariance_penalty(cov, delta)
-            slope = off_diagonal(cov if delta is None else cov.clamp(-delta, delta))
-            mix = mix + 4 * beta / max(d - 1, 1) * slope
-        world = 1 if group is None else dist.get_world_size(group)
-        ctx.save_for_backward(x if index is None else centered, mean, mix * world / (d * (n - 1)))
-        ctx.dim, ctx.index = dim, index
+        v, k = variance_penalty(variance, eps), torch.zeros_like(mean[0])
+        diagonal, matrix = torch.where(std < 1, -alpha / std, 0 * std), None
+        ctx.left = index is not None and group is None and len(h) < len(variance)
+        ctx.left = ctx.left and beta > 0 and nothing_clipped(variance, delta)
+        if ctx.left:
+            k, matrix, diagonal = from_gram(h, variance, diagonal, beta)
+        elif beta > 0:
+            k, matrix = from_covariance(h, n, diagonal, beta, delta, group)
+            diagonal = None  # it is part of the matrix
+        factor = (1 if group is None else dist.get_world_size(group)) / (len(variance) * (n - 1))
+        ctx.save_for_backward(x if index is None else h, mean, matrix, diagonal)
+        ctx.dim, ctx.index, ctx.factor = dim, index, factor
         terms = torch.stack([v, k])
         ctx.mark_non_differentiable(terms)
         return x.view_as(x), alpha * v + beta * k, terms
@@ -169,12 +173,54 @@ class Tap(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, scale, _):
-        features, mean, mix = ctx.saved_tensors
+        features, mean, matrix, diagonal = ctx.saved_tensors
+        scale = scale * ctx.factor
+        matrix = None if matrix is None else scale * matrix
+        diagonal = None if diagonal is None else scale * diagonal
         if ctx.index is None:
-            grad = plus_product(grad, features, mean, scale * mix, ctx.dim)
+            grad = plus_product(grad, features, mean, matrix, diagonal, ctx.dim)
         else:
-            grad = plus_product_at(grad, features, scale * mix, ctx.dim, ctx.index)
+            grad = grad.clone(memory_format=torch.preserve_format)
+            pictures = by_position(grad, ctx.dim)
+            where = places(pictures, ctx.index)
+            pictures[where] = add_product(
+                pictures[where], features, matrix, diagonal, left=ctx.left
+            )
         return grad, *[None] * 7
+
+
+def from_covariance(h, n, diagonal, beta, delta, group) -> tuple[Tensor, Tensor]:
+    """K, and M d (n - 1) with the diagonal that V gives it: (), (d, d)."""
+    off = gram(h)
+    if group is not None:
+        dist.all_reduce(off, group=group)
+    off.div_(n - 1).fill_diagonal_(0)
+    pairs = max(len(off) - 1, 1)
+    clipped = off if delta is None else off.clamp(-delta, delta)
+    k = (clipped * off).sum() * 2 - clipped.square().sum()
+    matrix = clipped.mul_(4 * beta / pairs)
+    matrix.diagonal().copy_(diagonal)
+    return k / (len(off) * pairs), matrix
+
+
+def from_gram(h, variance, diagonal, beta) -> tuple[Tensor, Tensor, Tensor]:
+    """K, and L and w in HM d (n - 1) = LH + H diag(w), where nothing is clipped.
+
+    (n, d), (d,), (d,) -> (), (n, n), (d,)
+    """
+    g = gram(h.T).div_(len(h) - 1)
+    pairs = max(len(variance) - 1, 1)
+    k = (g.square().sum() - variance.square().sum()) / (len(variance) * pairs)
+    return k, g.mul_(4 * beta / pairs), diagonal - 4 * beta / pairs * variance
+
+
+def nothing_clipped(variance: Tensor, delta: float | None) -> bool:
+    """Whether it is sure, and free to ask, that no covariance exceeds delta: the largest variance
+    bounds them all. Elsewhere than on the CPU the answer would wait for the device."""
+    if delta is None:
+        return True
+    free = variance.device.type == "cpu" and not torch.compiler.is_compiling()
+    return free and bool(variance.max() <= delta)
 
 
 def as_rows(x: Tensor, dim: int, index: Tensor | None = None) -> Tensor:
@@ -202,22 +248,13 @@ def count_and_mean(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[int |
     return total[-1], total[:-1] / total[-1]
 
 
-def second_moments(
-    rows: Tensor, mean: Tensor, n: int | Tensor, group: dist.ProcessGroup | None, *, with_cov: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Centered rows, their variances and, if wanted, covariances: (n, d), (d,), (d, d).
-
-    The rows keep their dtype, the moments are float32 or better.
-    """
+def centered_and_variance(rows, mean, n, group) -> tuple[Tensor, Tensor]:
+    """Centered rows in their own dtype, variances in float32 or better: (n, d), (d,)."""
     centered = rows - mean
-    h = centered.to(rows.dtype)
     squares = centered.square().sum(dim=0)
-    products = gram(h) if with_cov else squares.new_empty(0, len(squares))
     if group is not None:
-        both = torch.cat([squares[None], products])
-        dist.all_reduce(both, group=group)
-        squares, products = both[0], both[1:]
-    return h, squares / (n - 1), products / (n - 1)
+        dist.all_reduce(squares, group=group)
+    return centered.to(rows.dtype), squares / (n - 1)
 
 
 def gram(centered: Tensor) -> Tensor:
@@ -231,34 +268,32 @@ def gram(centered: Tensor) -> Tensor:
     return products.to(torch.promote_types(products.dtype, torch.float32))
 
 
-def plus_product(grad: Tensor, x: Tensor, mean: Tensor, mix: Tensor, dim: int) -> Tensor:
+def plus_product(grad, x, mean, matrix, diagonal, dim) -> Tensor:
     """grad + HM, with H the centered samples of x, in the layout of grad."""
     d = x.shape[dim]
     channels_first = dim == 1 and x.ndim > 2 and x.is_contiguous() and grad.is_contiguous()
-    if channels_first and x[0, 0].numel() >= d:  # with fewer positions many small products are slow
-        h, m = in_range((x.flatten(2) - mean[:, None]).to(x.dtype), mix)  # (b, d, positions)
+    many = channels_first and matrix is not None and x[0, 0].numel() >= d
+    if many:  # with fewer positions than features, one product for each picture is slow
+        h, m = in_range((x.flatten(2) - mean[:, None]).to(x.dtype), matrix)  # (b, d, positions)
         total = torch.empty_like(h)
         torch.baddbmm(grad.flatten(2), m.expand(len(x), d, d), h, out=total)
         return total.view_as(grad)
     last = grad.movedim(dim, -1)
-    total = add_product(last.reshape(-1, d), (as_rows(x, dim) - mean).to(x.dtype), mix)
+    h = (as_rows(x, dim) - mean).to(x.dtype)
+    total = add_product(last.reshape(-1, d), h, matrix, diagonal)
     total = total.view(last.shape).movedim(-1, dim)
     return total.contiguous() if channels_first else total
 
 
-def plus_product_at(grad: Tensor, h: Tensor, mix: Tensor, dim: int, index: Tensor) -> Tensor:
-    """grad + HM at the samples of an index, grad elsewhere."""
-    grad = grad.clone(memory_format=torch.preserve_format)
-    pictures = by_position(grad, dim)
-    where = places(pictures, index)
-    pictures[where] = add_product(pictures[where], h, mix)
-    return grad
-
-
-def add_product(grad: Tensor, h: Tensor, mix: Tensor) -> Tensor:
-    """grad + HM for rows: (n, d)."""
-    h, m = in_range(h, mix)
-    return torch.addmm(grad, h, m, out=grad.new_empty(grad.shape))
+def add_product(grad, h, matrix, diagonal, *, left: bool = False) -> Tensor:
+    """grad + HM for rows, with M or its parts as `Tap.forward` saved them: (n, d)."""
+    if diagonal is not None:
+        grad = (grad + h * diagonal).to(grad.dtype)
+    if matrix is None:
+        return grad
+    h, matrix = in_range(h, matrix)
+    factors = (matrix, h) if left else (h, matrix)
+    return torch.addmm(grad, *factors, out=grad.new_empty(grad.shape))
 
 
 def by_position(x: Tensor, dim: int) -> Tensor:
