@@ -19,11 +19,11 @@ ALL_OF_TIMM = """
 import json, sys, timm
 if "with" in sys.argv: import vcr_zoo
 from timm.models import get_pretrained_cfg, is_model_pretrained, model_entrypoint
-ours = [] if "vcr_zoo" not in sys.modules else list(vcr_zoo.zoo.manifest())
+ours = [] if "vcr_zoo" not in sys.modules else [*vcr_zoo.zoo.manifest(), "vcr_concat"]
 names = [n for n in timm.list_models() + timm.list_models(pretrained=True) if n not in ours]
-modules = {m: sorted(timm.list_models(module=m)) for m in timm.list_modules()}
+modules = {m: sorted(timm.list_models(module=m)) for m in timm.list_modules() if m != "concat"}
 cfgs = {n: [repr(get_pretrained_cfg(n)), is_model_pretrained(n)] for n in names}
-functions = {n: [(f := model_entrypoint(n)).__name__, f.__module__] for n in timm.list_models()}
+functions = {n: [(f := model_entrypoint(n)).__name__, f.__module__] for n in names if "." not in n}
 print(json.dumps([names, modules, cfgs, functions]))
 """
 

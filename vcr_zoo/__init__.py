@@ -14,6 +14,7 @@ except RuntimeError as error:
     ) from None
 
 from vcr_zoo import zoo
+from vcr_zoo.transfer import concat as _concat  # noqa: F401 (timm's name for it)
 
 __version__ = "0.1.0"
 
