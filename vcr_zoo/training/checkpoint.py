@@ -277,10 +277,10 @@ def load_position(parts: Parts, checkpoint: dict) -> tuple[int, int, dict, list]
 
 
 def export(parts: Parts, folder: Path) -> nn.Module:
-    """Write config.json and model.safetensors, and return that model: on the CPU, in eval mode.
+    """Write config.json and model.safetensors, and return what timm makes of them, in eval mode.
 
     The weights are the EMA's if there is one. timm.create_model("local-dir:FOLDER",
-    pretrained=True) loads them, without this package.
+    pretrained=True) loads them, without this package, with the run's own preprocessing.
     """
     args = parts.args
     trained = unwrap_model(parts.task.get_eval_model(ema=parts.task.has_ema()))
@@ -313,4 +313,4 @@ def export(parts: Parts, folder: Path) -> nn.Module:
         folder / "config.json",
         lambda part: save_config_for_hf(model, part, config, data_config=parts.data_config),
     )
-    return model.eval()
+    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
