@@ -3,7 +3,7 @@
 from .batches import Batches
 from .dataset import Dataset
 from .images import Images
-from .load import load, load_test
+from .load import get, listing, load, load_test
 from .registry import DATASETS
 
-__all__ = ["DATASETS", "Batches", "Dataset", "Images", "load", "load_test"]
+__all__ = ["DATASETS", "Batches", "Dataset", "Images", "get", "listing", "load", "load_test"]

@@ -16,7 +16,7 @@ from .dataset import Dataset, Files, Pictures
 from .fetch import fetch, files_below, in_folder, scratch, sweep
 
 FORMAT = 1  # raised when what is built from the same files changes
-PARTS = ("train", "validation", "test")
+CHUNK = 4096  # pictures held in memory while writing
 
 
 def home() -> Path:
@@ -189,20 +189,19 @@ def content(path: Path) -> bytes:
 def write(row: Dataset, pictures: Pictures, place: Path) -> None:
     """Cut the pictures into parts and write them, the header last."""
     place.mkdir()
-    cut = split.parts(pictures.groups, pictures.test, row.test_share, row.validation_share)
-    sums, counts = {}, {}
+    pictures = without_leaks(pictures)
+    cut = split.parts(pictures, row.test_share, row.validation_share)
     for part, index in cut.items():
-        arrays = {"x": pictures.x[index], "y": pictures.y[index], "groups": pictures.groups[index]}
-        for name, array in arrays.items():
-            np.save(place / f"{part}.{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-        sums[part], counts[part] = content_sum(arrays["x"], arrays["y"]), len(index)
-    mean, std = statistics(pictures.x[cut["train"]])
+        save(place / f"{part}.x.npy", pictures.x, index)
+        save(place / f"{part}.y.npy", pictures.y, index)
+        save(place / f"{part}.groups.npy", pictures.groups, index)
+    mean, std = statistics(np.load(place / "train.x.npy", mmap_mode="r"))
     header = {
         "format": FORMAT,
         "name": row.name,
         "files": row.sha256,
-        "pictures": counts,
-        "sha256": sums,
+        "pictures": {part: len(index) for part, index in cut.items()},
+        "sha256": {part: content_sum(place, part) for part in cut},
         "classes": {"fine": pictures.classes, "coarse": pictures.coarse},
         "parents": pictures.parents,
         "mean": mean,
@@ -211,24 +210,53 @@ def write(row: Dataset, pictures: Pictures, place: Path) -> None:
     (place / "header.json").write_text(json.dumps(header, indent=1, ensure_ascii=False))
 
 
-def content_sum(x: np.ndarray, y: np.ndarray) -> str:
-    """sha256 of pictures and labels, shapes included."""
-    total = hashlib.sha256(f"{x.shape}".encode())
-    total.update(np.ascontiguousarray(x))
-    total.update(np.ascontiguousarray(y))
+def without_leaks(pictures: Pictures) -> Pictures:
+    """Drop what shares a group with the official test part, which stays as it is."""
+    if pictures.test is None:
+        return pictures
+    leaks = np.isin(pictures.groups, pictures.groups[pictures.test]) & ~pictures.test
+    if not leaks.any():
+        return pictures
+    keep = np.flatnonzero(~leaks)
+    parts = {
+        name: array[keep]
+        for name in ("x", "y", "groups", "test", "validation")
+        if (array := getattr(pictures, name)) is not None
+    }
+    return pictures._replace(**parts)
+
+
+def save(path: Path, array: np.ndarray, index: np.ndarray) -> None:
+    """Write array[index] without holding it in memory: sets of 20 GB pass through here."""
+    shape = (len(index), *array.shape[1:])
+    out = np.lib.format.open_memmap(path, "w+", dtype=array.dtype, shape=shape)
+    for start in range(0, len(index), CHUNK):
+        out[start : start + CHUNK] = array[index[start : start + CHUNK]]
+    out.flush()
+
+
+def content_sum(place: Path, part: str) -> str:
+    """sha256 of a part's pictures and labels, types and shapes included, as they lie in files."""
+    total = hashlib.sha256()
+    for name in ("x", "y"):
+        with (place / f"{part}.{name}.npy").open("rb") as file:
+            while block := file.read(1 << 24):
+                total.update(block)
     return total.hexdigest()
 
 
 def statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel in [0, 1]: uint8 (n, h, w, c) -> (c,), (c,)."""
-    levels = np.arange(256) / 255
-    mean, std = [], []
-    for channel in range(x.shape[-1]):
-        counts = np.bincount(x[..., channel].ravel(), minlength=256)
-        share = counts / max(1, counts.sum())
-        mean.append(float(share @ levels))
-        std.append(float(np.sqrt(share @ (levels - mean[-1]) ** 2)))
-    return mean, std
+    channels = x.shape[-1]
+    counts = np.zeros((channels, 256))
+    for start in range(0, len(x), CHUNK):
+        for channel in range(channels):
+            levels = x[start : start + CHUNK, ..., channel].ravel()
+            counts[channel] += np.bincount(levels, minlength=256)
+    share, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+    mean = share @ levels
+    std = np.sqrt(share @ levels**2 - mean**2)
+    return mean.tolist(), std.tolist()
 
 
 def header(place: Path) -> dict:

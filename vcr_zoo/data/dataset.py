@@ -20,6 +20,7 @@ class Pictures(NamedTuple):
     classes: tuple[str, ...]
     groups: np.ndarray  # str (n,): pictures of one group are never divided between parts
     test: np.ndarray | None = None  # bool (n,), the official test part; None: cut by group hash
+    validation: np.ndarray | None = None  # bool (n,); None: cut by class and group hash
     coarse: tuple[str, ...] = ()  # super-classes, if there are any
     parents: tuple[int, ...] = ()  # fine class -> its super-class
 

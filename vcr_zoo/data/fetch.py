@@ -75,7 +75,7 @@ def archive_in(folder: Path, package: Package) -> Path | None:
     pattern = {
         "debian": f"{package.name}_*.deb",
         "npm": f"{plain}-{package.version or '*'}.tgz",
-        "pypi": f"{package.name.replace('-', '_')}-{package.version or '*'}*.whl",
+        "pypi": f"{package.name.replace('-', '_')}-{package.version or '*'}-*.whl",
     }[package.registry]
     return next(iter(sorted(folder.glob(pattern))), None)
 

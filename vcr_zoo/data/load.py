@@ -53,6 +53,34 @@ def load_test(name: str, level: str = "fine", folder: str | Path | None = None) 
     return _open(name, "test", level, folder)
 
 
+def get(name: str, folder: str | Path | None = None) -> str:
+    """Fetch and build a set into the cache unless it is there; says what it holds and where."""
+    row = row_of(name)
+    place = cache.built(DATASETS[row.base] if row.base else row, folder)
+    counts = cache.header(place)["pictures"]
+    return f"{name}: {', '.join(f'{count:,} {part}' for part, count in counts.items())} in {place}"
+
+
+def listing() -> str:
+    """Every row of DATASETS, to be printed."""
+    lines = []
+    for row in DATASETS.values():
+        sizes = " + ".join(f"{count:,}" for count in row.pictures.values()) or "thinned at loading"
+        classes = " > ".join(str(count) for count in reversed(row.levels.values()))
+        shape = " x ".join(map(str, row.shape))
+        weights = "may be published" if row.publishable else "stay with their maker"
+        sources = ", ".join(str(package) for package in row.packages)
+        sources += ", torchvision" if row.download else ""
+        lines += [
+            f"{row.name}: {row.shows}",
+            f"    {sizes} pictures of {shape} (train + validation + test), {classes} classes",
+            f"    {row.licence}; {row.attribution}; weights trained on it {weights}",
+            f"    undivided: {row.group}; from: {sources.strip(', ')}",
+        ]
+        lines += [f"    sha256 of its files: {' or '.join(row.sha256)}"] if row.sha256 else []
+    return "\n".join(lines)
+
+
 def _open(name: str, split: str, level: str, folder: str | Path | None) -> Images:
     row = row_of(name)
     if level not in row.levels:

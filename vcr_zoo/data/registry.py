@@ -2,7 +2,18 @@
 
 from dataclasses import replace
 
-from . import fmnist
+from . import (
+    digits8,
+    fluent,
+    fmnist,
+    furniture,
+    glyphs,
+    mnist,
+    openart,
+    silhouettes,
+    stamps,
+    textures,
+)
 from .dataset import Dataset
 
 
@@ -14,5 +25,17 @@ def thinned(row: Dataset, ratio: int) -> Dataset:
     )
 
 
-ROWS = (fmnist.ROW, *(thinned(fmnist.ROW, ratio) for ratio in (10, 50, 100)))
+ROWS = (
+    fmnist.ROW,
+    *(thinned(fmnist.ROW, ratio) for ratio in (10, 50, 100)),
+    openart.ROW,
+    mnist.ROW,
+    silhouettes.ROW,
+    glyphs.ROW,
+    digits8.ROW,
+    stamps.ROW,
+    furniture.ROW,
+    textures.ROW,
+    fluent.ROW,
+)
 DATASETS: dict[str, Dataset] = {row.name: row for row in ROWS}

@@ -4,6 +4,8 @@ import hashlib
 
 import numpy as np
 
+from .dataset import Pictures
+
 
 def position(groups: np.ndarray, salt: str) -> np.ndarray:
     """Each group's place in [0, 1): str (n,) -> float64 (n,). One group, one place."""
@@ -13,23 +15,36 @@ def position(groups: np.ndarray, salt: str) -> np.ndarray:
     return places[index] if len(names) else np.zeros(0)
 
 
-def parts(
-    groups: np.ndarray, test: np.ndarray | None, test_share: float, validation_share: float
-) -> dict[str, np.ndarray]:
+def parts(pictures: Pictures, test_share: float, validation_share: float) -> dict[str, np.ndarray]:
     """Indices of the train, validation and test parts; no group is in two of them.
 
-    Args:
-        groups: str (n,).
-        test: bool (n,), an official test part; None to cut one of `test_share` of the groups.
+    Parts that come with the pictures stay; else `test_share` of all groups become the test part,
+    and `validation_share` of each class's other groups, at least one of two, the validation part.
     """
+    y, groups, test, validation = pictures.y, pictures.groups, pictures.test, pictures.validation
     if test is None:
         test = position(groups, "test") < test_share
-    validation = ~test & (position(groups, "validation") < validation_share)
+    if validation is None:
+        validation = np.zeros(len(y), dtype=bool)
+        rest = np.flatnonzero(~test)
+        validation[rest] = _share_of_each_class(y[rest], groups[rest], validation_share)
     return {
         "train": np.flatnonzero(~test & ~validation),
         "validation": np.flatnonzero(validation),
         "test": np.flatnonzero(test),
     }
+
+
+def _share_of_each_class(y: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
+    """Whether each picture's group is among the first of its class by hash: (n,), (n,) -> (n,)."""
+    names, first, index = np.unique(groups, return_index=True, return_inverse=True)
+    place, label = position(names, "validation"), y[first]
+    chosen = np.zeros(len(names), dtype=bool)
+    for one in np.unique(label):
+        members = np.flatnonzero(label == one)
+        count = max(round(share * len(members)), int(share > 0 and len(members) > 1))
+        chosen[members[np.argsort(place[members], kind="stable")[:count]]] = True
+    return chosen[index]
 
 
 def long_tail(y: np.ndarray, groups: np.ndarray, ratio: float) -> np.ndarray:

@@ -1,0 +1,110 @@
+"""From picture files of every kind to arrays of one size: nothing is trusted, all is named."""
+
+import hashlib
+import io
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .dataset import Pictures
+
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+
+class Item(NamedTuple):
+    """One picture that is to be read: what it is called, where it is, and what it shows."""
+
+    name: str
+    source: Path | Callable[[], bytes | Image.Image]
+    label: str
+    group: str
+
+
+def pack(
+    items: Iterable[Item],
+    size: int,
+    *,
+    channels: int = 3,
+    ground: tuple[int, int, int] = WHITE,
+    at_least: int = 1,
+) -> Pictures:
+    """Distinct pictures of the classes that have enough of them, as squares of `size` pixels.
+
+    Of equal pictures, compared before they are resized, the first is kept.
+
+    Args:
+        ground: the colour behind transparent pictures and beside those that are not square.
+        at_least: groups of pictures that a class must have.
+
+    Raises:
+        ValueError: naming the first picture that does not decode.
+    """
+    seen, kept, x = set(), [], []
+    for item in tqdm(items, desc="reading", unit=" pictures", leave=False):
+        picture = opened(item)
+        digest = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).digest()
+        if digest not in seen:
+            seen.add(digest)
+            kept.append(item)
+            x.append(square(picture, size, channels, ground))
+    count = Counter(label for label, _ in {(item.label, item.group) for item in kept})
+    classes = sorted(label for label in count if count[label] >= at_least)
+    place = {label: index for index, label in enumerate(classes)}
+    chosen = [i for i, item in enumerate(kept) if item.label in place]
+    if not chosen:
+        raise ValueError(f"no class has the {at_least} groups of pictures that it needs")
+    return Pictures(
+        x=np.stack([x[i] for i in chosen]),
+        y=np.array([place[kept[i].label] for i in chosen], dtype=np.int64),
+        classes=tuple(classes),
+        groups=np.array([kept[i].group for i in chosen]),
+    )
+
+
+def opened(item: Item) -> Image.Image:
+    """The picture in mode RGBA, or L where it is plain gray.
+
+    Raises:
+        ValueError: naming the picture, if it does not decode or is so large when decoded that
+            Pillow takes it for a decompression bomb.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            source = item.source() if callable(item.source) else item.source
+            if isinstance(source, Image.Image):
+                return source
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+                return picture.convert("RGBA")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"picture {item.name} is refused: {error}") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise ValueError(f"picture {item.name} does not decode: {error}") from None
+
+
+def square(picture: Image.Image, size: int, channels: int, ground: tuple) -> np.ndarray:
+    """On a plain ground, padded to a square and resized: -> uint8 (size, size, channels)."""
+    mode = "L" if channels == 1 else "RGB"
+    if picture.mode == "RGBA":
+        plain = Image.new("RGBA", picture.size, (*ground, 255))
+        plain.alpha_composite(picture)
+        picture = plain
+    side = max(picture.size)
+    middle = ((side - picture.width) // 2, (side - picture.height) // 2)
+    canvas = Image.new(mode, (side, side), ground[0] if channels == 1 else ground)
+    canvas.paste(picture.convert(mode), middle)
+    resized = canvas.resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(resized).reshape(size, size, channels)
+
+
+def with_parents(found: Pictures, parent_of: Callable[[str], str]) -> Pictures:
+    """The same pictures with super-classes, each given by the name of the class."""
+    names = [parent_of(label) for label in found.classes]
+    coarse = tuple(sorted(set(names)))
+    return found._replace(coarse=coarse, parents=tuple(coarse.index(name) for name in names))
