@@ -152,16 +152,17 @@ class Tap(torch.autograd.Function):
     def forward(ctx, x, alpha, beta, delta, eps, dim, index, group):
         rows = as_rows(x, dim, index)
         n, mean = count_and_mean(rows, group)
-        h, variance = centered_and_variance(rows, mean, n, group)
+        h, variance, cov = centered_moments(rows, mean, n, group, with_cov=beta > 0)
         std = (variance + eps).sqrt()
         v, k = variance_penalty(variance, eps), torch.zeros_like(mean[0])
         diagonal, matrix = torch.where(std < 1, -alpha / std, 0 * std), None
-        ctx.left = index is not None and group is None and len(h) < len(variance)
-        ctx.left = ctx.left and beta > 0 and nothing_clipped(variance, delta)
+        few = len(h) < len(variance) and group is None
+        ctx.left = few and beta > 0 and nothing_clipped(variance, delta)
         if ctx.left:
             k, matrix, diagonal = from_gram(h, variance, diagonal, beta)
         elif beta > 0:
-            k, matrix = from_covariance(h, n, diagonal, beta, delta, group)
+            cov = covariances(h, n, group) if cov is None else cov
+            k, matrix = from_covariance(cov, diagonal, beta, delta)
             diagonal = None  # it is part of the matrix
         factor = (1 if group is None else dist.get_world_size(group)) / (len(variance) * (n - 1))
         ctx.save_for_backward(x if index is None else h, mean, matrix, diagonal)
@@ -178,23 +179,19 @@ class Tap(torch.autograd.Function):
         matrix = None if matrix is None else scale * matrix
         diagonal = None if diagonal is None else scale * diagonal
         if ctx.index is None:
-            grad = plus_product(grad, features, mean, matrix, diagonal, ctx.dim)
+            grad = plus_product(grad, features, mean, matrix, diagonal, ctx.dim, ctx.left)
         else:
             grad = grad.clone(memory_format=torch.preserve_format)
             pictures = by_position(grad, ctx.dim)
             where = places(pictures, ctx.index)
-            pictures[where] = add_product(
-                pictures[where], features, matrix, diagonal, left=ctx.left
-            )
+            some = add_product(pictures[where], features, matrix, diagonal, ctx.left)
+            pictures[where] = some
         return grad, *[None] * 7
 
 
-def from_covariance(h, n, diagonal, beta, delta, group) -> tuple[Tensor, Tensor]:
-    """K, and M d (n - 1) with the diagonal that V gives it: (), (d, d)."""
-    off = gram(h)
-    if group is not None:
-        dist.all_reduce(off, group=group)
-    off.div_(n - 1).fill_diagonal_(0)
+def from_covariance(cov, diagonal, beta, delta) -> tuple[Tensor, Tensor]:
+    """K, and M d (n - 1) with the diagonal that V gives it; takes over cov: (), (d, d)."""
+    off = cov.fill_diagonal_(0)
     pairs = max(len(off) - 1, 1)
     clipped = off if delta is None else off.clamp(-delta, delta)
     k = (clipped * off).sum() * 2 - clipped.square().sum()
@@ -248,13 +245,30 @@ def count_and_mean(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[int |
     return total[-1], total[:-1] / total[-1]
 
 
-def centered_and_variance(rows, mean, n, group) -> tuple[Tensor, Tensor]:
-    """Centered rows in their own dtype, variances in float32 or better: (n, d), (d,)."""
+def centered_moments(
+    rows: Tensor, mean: Tensor, n: int | Tensor, group: dist.ProcessGroup | None, *, with_cov: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Centered rows in their own dtype, variances, and covariances where they come for free.
+
+    (n, d), (d,), (d, d). In full precision the variances are the diagonal of the covariances;
+    with fewer samples than features those may not be needed at all.
+    """
     centered = rows - mean
+    if with_cov and centered.dtype == rows.dtype and len(rows) >= len(mean):
+        cov = covariances(centered, n, group)
+        return centered, cov.diagonal().clone(), cov
     squares = centered.square().sum(dim=0)
     if group is not None:
         dist.all_reduce(squares, group=group)
-    return centered.to(rows.dtype), squares / (n - 1)
+    return centered.to(rows.dtype), squares / (n - 1), None
+
+
+def covariances(h: Tensor, n: int | Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """C of centered rows, float32 or better: (n, d) -> (d, d)."""
+    products = gram(h)
+    if group is not None:
+        dist.all_reduce(products, group=group)
+    return products.div_(n - 1)
 
 
 def gram(centered: Tensor) -> Tensor:
@@ -268,11 +282,11 @@ def gram(centered: Tensor) -> Tensor:
     return products.to(torch.promote_types(products.dtype, torch.float32))
 
 
-def plus_product(grad, x, mean, matrix, diagonal, dim) -> Tensor:
+def plus_product(grad, x, mean, matrix, diagonal, dim, left) -> Tensor:
     """grad + HM, with H the centered samples of x, in the layout of grad."""
     d = x.shape[dim]
     channels_first = dim == 1 and x.ndim > 2 and x.is_contiguous() and grad.is_contiguous()
-    many = channels_first and matrix is not None and x[0, 0].numel() >= d
+    many = channels_first and matrix is not None and x[0, 0].numel() >= d and not left
     if many:  # with fewer positions than features, one product for each picture is slow
         h, m = in_range((x.flatten(2) - mean[:, None]).to(x.dtype), matrix)  # (b, d, positions)
         total = torch.empty_like(h)
@@ -280,12 +294,12 @@ def plus_product(grad, x, mean, matrix, diagonal, dim) -> Tensor:
         return total.view_as(grad)
     last = grad.movedim(dim, -1)
     h = (as_rows(x, dim) - mean).to(x.dtype)
-    total = add_product(last.reshape(-1, d), h, matrix, diagonal)
+    total = add_product(last.reshape(-1, d), h, matrix, diagonal, left)
     total = total.view(last.shape).movedim(-1, dim)
     return total.contiguous() if channels_first else total
 
 
-def add_product(grad, h, matrix, diagonal, *, left: bool = False) -> Tensor:
+def add_product(grad, h, matrix, diagonal, left) -> Tensor:
     """grad + HM for rows, with M or its parts as `Tap.forward` saved them: (n, d)."""
     if diagonal is not None:
         grad = (grad + h * diagonal).to(grad.dtype)

@@ -22,6 +22,7 @@ from vcr_zoo.results import closest
 
 LAYERS = ("blocks", "stages", "pooled")
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+ROWS = 64  # samples of each placement that take part in a step by default
 NOT_BLOCKS = ("stem", "downsample", "patch_embed", "pos_block", "cpe", "global_block")
 TRACE_BATCH = 3  # no network has three channels or positions where a batch is expected
 

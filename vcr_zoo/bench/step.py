@@ -1,0 +1,207 @@
+"""What VCR adds to a training step: time, memory and FLOPs beside the plain step.
+
+Five steps of one network take turns within one process: plain; VCR as autograd differentiates the
+written-out loss (naive); the exact tap; the tap on sampled rows; and, as the paper's yardstick
+(arXiv 2306.13292), a BatchNorm inserted at the same placements.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from statistics import median
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vcr_zoo.penalty import penalty
+from vcr_zoo.placement import ROWS, Placement, attach, default_input_size, find
+
+
+@dataclass
+class Step:
+    """One way to take a training step, and how long it took each time."""
+
+    forward: Callable[[Tensor], tuple[Tensor, Tensor | float]]  # images -> logits, penalty
+    model: nn.Module
+    seconds: list[float] = field(default_factory=list)
+    memory: int = 0  # bytes: peak on a GPU; on the CPU saved for backward, matrices left out
+    matrices: int = 0  # bytes of saved square matrices, on the CPU
+    flops: int = 0
+
+
+def bench(
+    model: str = "resnet50",
+    size: int = 96,
+    batch: int = 16,
+    layers: str = "blocks",
+    rows: int | None = ROWS,
+    amp: bool = False,
+    compile: bool = False,
+    device: str = "cpu",
+    channels_last: bool = False,
+    repeats: int = 20,
+) -> dict[str, dict[str, float]]:
+    """Ratios to the plain step: {step: seconds, ratio, low, high, memory, matrices, flops}.
+
+    `ratio` is the median over repeats of the step's seconds by the plain step's beside it, `low`
+    and `high` the quartiles; memory and FLOPs are ratios too. `naive_over_added` is the time that
+    the naive loss adds over the time that this step adds.
+    """
+    steps = {
+        name: make(name, model, size, batch, layers, rows, compile, device, channels_last)
+        for name in ("plain", "naive", "exact", "sampled", "batchnorm")
+    }
+    shape = (batch, *images_of(steps["plain"].model, size))
+    images = torch.randn(shape, device=device)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    target = torch.arange(batch, device=device) % 10
+    for step in steps.values():
+        measure(step, images, target, amp)
+    for _ in range(repeats):
+        for step in steps.values():
+            step.seconds.append(timed(step, images, target, amp))
+    return {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
+
+
+def make(name, model, size, batch, layers, rows, compile, device, channels_last) -> Step:
+    """A network prepared for one kind of step; all start from the same weights."""
+    torch.manual_seed(0)
+    fixed = timm.get_pretrained_cfg(model).fixed_input_size
+    network = timm.create_model(model, num_classes=10, **({"img_size": size} if fixed else {}))
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    network = network.to(device, memory_format=form).train()
+    input_size = images_of(network, size)
+    collect = no_penalty
+    if name in ("exact", "sampled"):
+        chosen = rows if name == "sampled" else None
+        collect = attach(network, layers, rows=chosen, input_size=input_size).collect
+    elif name != "plain":
+        collect = hooked(network, find(network, layers, input_size), naive=name == "naive")
+    call = torch.compile(network) if compile else network
+
+    def forward(images: Tensor) -> tuple[Tensor, Tensor | float]:
+        with collect() as collected:
+            output = call(images)
+        return output, collected.total
+
+    return Step(forward, network)
+
+
+class Total:
+    """What a forward pass without taps adds to the loss."""
+
+    total: Tensor | float = 0.0
+
+
+def no_penalty():
+    return nullcontext(Total())
+
+
+def hooked(network: nn.Module, placements: list[Placement], *, naive: bool):
+    """The written-out penalty for autograd, or a BatchNorm, at every placement."""
+    collected = Total()
+
+    def collect():
+        collected.total = 0.0
+        return nullcontext(collected)
+
+    def hook(place: Placement):
+        norm = nn.BatchNorm1d(place.width).to(next(network.parameters()).device)
+
+        def add_penalty(_, __, output):
+            x = output if place.item is None else output[place.item]
+            x = x.movedim(place.dim, -1).reshape(-1, place.width)
+            with torch.autocast(x.device.type, enabled=False):
+                collected.total = collected.total + penalty(x.float(), 1.0, 1.0)
+
+        def normalize(_, __, output):
+            x = output.movedim(place.dim, 1)
+            x = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
+            return x.movedim(1, place.dim)
+
+        return add_penalty if naive else normalize
+
+    for place in placements:
+        network.get_submodule(place.name).register_forward_hook(hook(place))
+    return collect
+
+
+def images_of(network: nn.Module, size: int) -> tuple[int, int, int]:
+    return (default_input_size(network)[0], size, size)
+
+
+def take(step: Step, images: Tensor, target: Tensor, amp: bool) -> None:
+    """Forward, backward, and gradients cleared; no optimizer, which VCR leaves alone."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
+        output, added = step.forward(images)
+        loss = F.cross_entropy(output, target)
+    (loss + added).backward()
+    step.model.zero_grad()
+
+
+def timed(step: Step, images: Tensor, target: Tensor, amp: bool) -> float:
+    """Seconds of one step, with the device's work done."""
+    wait = torch.cuda.synchronize if images.is_cuda else lambda: None
+    wait()
+    start = time.perf_counter()
+    take(step, images, target, amp)
+    wait()
+    return time.perf_counter() - start
+
+
+def measure(step: Step, images: Tensor, target: Tensor, amp: bool) -> None:
+    """Warm up; count FLOPs and memory once."""
+    for _ in range(2):
+        take(step, images, target, amp)
+    with FlopCounterMode(display=False) as counter:
+        take(step, images, target, amp)
+    step.flops = counter.get_total_flops()
+    if images.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        take(step, images, target, amp)
+        step.memory = torch.cuda.max_memory_allocated()
+        return
+    step.memory, step.matrices = saved_bytes(step, images, target, amp)
+
+
+def saved_bytes(step: Step, images: Tensor, target: Tensor, amp: bool) -> tuple[int, int]:
+    """Bytes kept from forward to backward, each storage once, parameters left out: of features,
+    and of square matrices."""
+    known = {p.untyped_storage().data_ptr() for p in step.model.parameters()}
+    kept = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            square = tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]
+            kept[storage.data_ptr()] = (square, storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        take(step, images, target, amp)
+    features = sum(size for square, size in kept.values() if not square)
+    return features, sum(size for square, size in kept.values() if square)
+
+
+def figures(step: Step, plain: Step, naive: Step) -> dict[str, float]:
+    ratios = sorted(a / b for a, b in zip(step.seconds, plain.seconds, strict=True))
+    quarter = len(ratios) // 4
+    added = [
+        (n - p) / max(s - p, 1e-9)
+        for s, p, n in zip(step.seconds, plain.seconds, naive.seconds, strict=True)
+    ]
+    return {
+        "seconds": median(step.seconds),
+        "ratio": median(ratios),
+        "low": ratios[quarter],
+        "high": ratios[-1 - quarter],
+        "memory": step.memory / plain.memory,
+        "matrices": step.matrices / plain.memory,
+        "flops": step.flops / plain.flops,
+        "naive_over_added": median(added),
+    }
