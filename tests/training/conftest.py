@@ -42,3 +42,11 @@ def small(pictures, tmp_path):
         ]
 
     return arguments
+
+
+def pytest_collection_modifyitems(items):
+    """timm's folder reader leaves it to Python to close the pictures that it opens."""
+    quiet = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(quiet)

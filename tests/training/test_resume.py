@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from vcr_zoo.training import parse, train
-
 KILLING = Path(__file__).with_name("killing.py")
 EVERYTHING_RANDOM = (
     *("--mixup", "0.4", "--reprob", "0.3", "--drop", "0.1", "--drop-path", "0.1"),

@@ -188,7 +188,14 @@ def snapshot(parts: Parts, batches: int, meter: dict, history: list, gather: Cal
 
 
 def _plain(schedule) -> dict:
-    return schedule.state_dict() if schedule is not None else {}
+    """State of the schedule; of timm's plateau also that of torch's inside, which it leaves out."""
+    if schedule is None:
+        return {}
+    inner = getattr(schedule, "lr_scheduler", None)
+    return {
+        "own": {k: v for k, v in vars(schedule).items() if k not in ("optimizer", "lr_scheduler")},
+        "inner": inner.state_dict() if inner is not None else {},
+    }
 
 
 def _buffers(parts: Parts) -> list[dict]:
@@ -250,7 +257,9 @@ def load_position(parts: Parts, checkpoint: dict) -> tuple[int, int, dict, list]
     if position is None or args.no_resume_opt:
         return epoch + 1, 0, {}, []
     if parts.schedule is not None:
-        parts.schedule.load_state_dict(position["schedule"])
+        vars(parts.schedule).update(position["schedule"]["own"])
+        if inner := position["schedule"]["inner"]:
+            parts.schedule.lr_scheduler.load_state_dict(inner)
         groups = parts.optimizer.param_groups  # creating the schedule set them to its beginning
         for group, rate in zip(groups, position["rates"], strict=True):
             group["lr"] = rate

@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,7 +16,8 @@ from timm.utils import init_distributed_device
 
 log = logging.getLogger(__name__)
 
-GRACE = timedelta(seconds=20)  # for the other ranks to say that they are alive
+BEAT = 1.0  # seconds between signs of life
+GRACE = 4.0  # seconds without one after which a rank is lost
 
 
 def start(args: argparse.Namespace) -> torch.device:
@@ -37,6 +40,7 @@ class Together:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.group = dist.new_group(backend="gloo") if args.distributed else None
+        self.pulse = Pulse(args, self.group) if args.distributed else None
         self.asked = False  # this rank was told to stop
         self._flag, self._work = torch.zeros(1), None
 
@@ -90,23 +94,68 @@ class Together:
             if self.group is None or not _broken(error):
                 raise
             raise ConnectionError(
-                f"rank {self.args.rank} stops: {self._missing()} stopped answering. "
+                f"rank {self.args.rank} stops: {self.pulse.missing()} stopped answering. "
                 "Go on from the last checkpoint with --resume auto."
             ) from error
-
-    def _missing(self) -> str:
-        try:
-            dist.monitored_barrier(group=self.group, timeout=GRACE, wait_all_ranks=True)
-        except RuntimeError as error:
-            return str(error).split("\n")[0]
-        return "another rank"
 
     def close(self) -> None:
         """Leave the process group, if everybody is still there to leave it with."""
         if self.group is not None and dist.is_initialized():
             if self._work is not None:
                 self._work.wait()
+            self.pulse.end()
             dist.destroy_process_group()
+
+
+class Pulse(threading.Thread):
+    """Signs of life of every rank, on a store of their own: a lost rank's stop.
+
+    A thread, because a rank that waits for gradients cannot answer otherwise.
+    """
+
+    def __init__(self, args: argparse.Namespace, group: dist.ProcessGroup):
+        super().__init__(daemon=True)
+        self.rank, self.ranks = args.rank, range(args.world_size)
+        self.ended, self.lost = threading.Event(), ""
+        host, first = os.environ.get("MASTER_ADDR", "localhost"), args.rank == 0
+        wait = timedelta(seconds=30)
+        store = dist.TCPStore(host, 0, None, True, wait, wait_for_workers=False) if first else None
+        port = [store.port if first else 0]
+        dist.broadcast_object_list(port, src=0, group=group)
+        self.store = store or dist.TCPStore(host, port[0], None, False, wait)
+        self.store.set(f"pulse/{self.rank}", "0")
+        dist.barrier(group=group)
+        self.start()
+
+    def run(self) -> None:
+        beat = 0
+        while not self.ended.wait(BEAT):
+            beat += 1
+            try:
+                self.store.set(f"pulse/{self.rank}", str(beat))
+                if self.store.check(["lost"]):
+                    self.lost = self.store.get("lost").decode()
+            except RuntimeError:  # rank 0, which keeps the store, is gone
+                return
+
+    def missing(self) -> str:
+        """The ranks without a sign of life, as text for a message; takes some seconds."""
+        try:
+            before = [self.store.get(f"pulse/{rank}") for rank in self.ranks]
+            time.sleep(GRACE)
+            after = [self.store.get(f"pulse/{rank}") for rank in self.ranks]
+            silent = [rank for rank in self.ranks if before[rank] == after[rank]]
+            if silent and not self.lost:
+                self.lost = f"rank {' and '.join(map(str, silent))}"
+                self.store.set("lost", self.lost)
+                time.sleep(2 * BEAT)  # until the others have read it
+        except RuntimeError:
+            return self.lost or "rank 0"
+        return self.lost or "another rank"
+
+    def end(self) -> None:
+        self.ended.set()
+        self.join()
 
 
 def _broken(error: RuntimeError) -> bool:

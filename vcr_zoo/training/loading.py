@@ -159,7 +159,7 @@ class SeededByNumber(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int):
-        randomness.seed_everything(self.seed, self.epoch, randomness.SAMPLE, index)
+        randomness.seed_everything(self.seed, self.epoch, randomness.SAMPLE, index, devices=False)
         return self.images[index]
 
 
@@ -419,7 +419,7 @@ def _common(args, data_config: dict, device, dtype) -> dict:
     return {
         "mean": data_config["mean"],
         "std": data_config["std"],
-        "pin_memory": args.pin_mem,
+        "pin_memory": args.pin_mem and device.type != "cpu",  # there is nothing to pin for
         "img_dtype": dtype or torch.float32,
         "device": device,
         "distributed": args.distributed,

@@ -26,12 +26,14 @@ def mixed(*keys: int) -> int:
     return state
 
 
-def seed_everything(*keys: int) -> None:
-    """Set python's, numpy's and torch's generators (every device's) from the keys."""
+def seed_everything(*keys: int, devices: bool = True) -> None:
+    """Set python's, numpy's and torch's generators from the keys; accelerators' if `devices`."""
     seed = mixed(*keys)
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if devices and torch.accelerator.is_available():
+        torch.manual_seed(seed)  # a hundred times slower, too slow for each picture
 
 
 def states() -> dict:
@@ -122,9 +124,9 @@ class Seeded(Dataset):
     def __getitems__(self, keys: list[tuple]) -> list:
         samples = []
         for key, seed in keys:
-            seed_everything(seed)
+            seed_everything(seed, devices=False)
             samples.append(self.dataset[key])
-        seed_everything(keys[0][1], COLLATE)  # for mixup, which draws while collating
+        seed_everything(keys[0][1], COLLATE, devices=False)  # for mixup, which draws while collating
         return samples
 
 

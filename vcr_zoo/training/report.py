@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from .checkpoint import write
 
+EVERY = 0.2  # seconds between two signs of progress
+
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,7 @@ class Progress:
         self.seen += pictures
         if self.bar is not None:
             self.bar.update(batches)
-        if (now := time.perf_counter()) - self.told < 0.2:
+        if (now := time.perf_counter()) - self.told < EVERY:
             return
         self.told = now
         speed = self.seen / (now - self.began)

@@ -440,7 +440,8 @@ def finish(parts: Parts) -> None:
         parts.eval_model_ema = task.get_eval_model(ema=True)
     if args.distributed:
         ids = [parts.device] if parts.device.type != "cpu" else None
-        task.prepare_distributed(device_ids=ids, broadcast_buffers=not args.no_ddp_bb)
+        own = {"broadcast_buffers": False} if args.no_ddp_bb else {}
+        task.prepare_distributed(device_ids=ids, **own)
     one_of(args, "sched", SCHEDULES)
     parts.schedule, parts.epochs = create_scheduler_v2(
         parts.optimizer,

@@ -1,0 +1,201 @@
+"""One run: what it computes, what it leaves, and how it goes on."""
+
+import csv
+import os
+import resource
+import signal
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.data import create_dataset, create_transform
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+
+from vcr_zoo.training import checkpoint, loop, main, parse, report, train
+from vcr_zoo.training.randomness import Order, seed_everything
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(one, other) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def test_zero_coefficients_change_no_bit(small, tmp_path):
+    """With --vcr-alpha 0 --vcr-beta 0 three epochs end in the weights of a run without VCR."""
+    train(parse(small(experiment="plain")), progress=False)
+    zero = ("--vcr-alpha", "0", "--vcr-beta", "0", "--vcr-layers", "stages", "--vcr-rows", "9")
+    train(parse(small(*zero, experiment="zero")), progress=False)
+    some = ("--vcr-alpha", "0.1", "--vcr-beta", "0")
+    train(parse(small(*some, experiment="some")), progress=False)
+
+    assert same(tmp_path / "plain", tmp_path / "zero")
+    assert not same(tmp_path / "plain", tmp_path / "some")
+
+
+def test_losses_are_those_of_a_loop_from_timms_parts(small, pictures):
+    """Augmentation off, the loop adds nothing of its own to what timm's parts compute."""
+    argv = small("--no-aug", "--smoothing", "0", "--grad-accum-steps", "2", "--vcr-alpha", "0")
+    ours = [row["train_loss"] for row in train(parse(argv), progress=False).history]
+
+    seed_everything(42, 0)
+    model = timm.create_model("test_resnet", num_classes=3)
+    images = create_dataset("", root=str(pictures), split="train")
+    normal = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear"}
+    images.transform = create_transform((3, 32, 32), is_training=True, no_aug=True, **normal)
+    optimizer = create_optimizer_v2(model, "sgd", lr=0.05, momentum=0.9, weight_decay=2e-5)
+    schedule, epochs = create_scheduler_v2(optimizer, "cosine", 3, warmup_lr=1e-5)
+    order, theirs = Order(42, seed=42), []
+    for epoch in range(epochs):
+        order.set_epoch(epoch)
+        numbers, total = list(order), 0.0
+        model.train()
+        for group in ((0, 1), (2, 3), (4,)):
+            for step in group:
+                batch = [images[i] for i in numbers[8 * step : 8 * step + 8]]
+                x, y = torch.stack([x for x, _ in batch]), torch.tensor([y for _, y in batch])
+                loss = torch.nn.functional.cross_entropy(model(x), y)
+                (loss / len(group)).backward()
+                total += loss.item() / 5
+            optimizer.step()
+            optimizer.zero_grad()
+        schedule.step(epoch + 1)
+        theirs.append(total)
+
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_run_leaves_weights_that_timm_loads(small, tmp_path):
+    """config.json and model.safetensors say everything that timm needs."""
+    run = train(parse(small("--model-ema", "--model-ema-decay", "0.5")), progress=False)
+
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True).eval()
+    x = torch.rand(2, 3, 32, 32)
+    assert loaded(x).equal(run.model(x)) and not run.model.training
+    assert loaded.pretrained_cfg["input_size"] == (3, 32, 32)
+    assert loaded.pretrained_cfg["label_names"] == ["class0", "class1", "class2"]
+    last = checkpoint.read(tmp_path / "run" / "last.pth.tar")
+    assert run.model.fc.weight.equal(last["state_dict_ema"]["fc.weight"])
+    assert not run.model.fc.weight.equal(last["state_dict"]["fc.weight"])
+
+
+def test_summary_has_a_row_an_epoch_and_a_column_a_term(small, tmp_path):
+    train(parse(small("--vcr-alpha", "1", "--vcr-layers", "pooled,layer2")), progress=False)
+    rows = list(csv.DictReader((tmp_path / "run" / "summary.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    terms = [f"train_{v}.{p}" for v in ("variance", "covariance") for p in ("layer2", "fc.input")]
+    assert [name for name in rows[0] if "." in name] == terms
+    assert {"train_loss", "train_base_loss", "eval_top1", "lr"} <= rows[0].keys()
+
+
+def test_a_stopped_run_saves_and_goes_on_to_the_same_end(small, tmp_path, monkeypatch):
+    """SIGTERM ends a run with a code of its own; resumed it ends as if nothing had been."""
+    random = ("--reprob", "0.5", "--mixup", "0.2", "--drop", "0.1", "--model-ema")
+    train(parse(small(*random, experiment="whole")), progress=False)
+    argv, told = small(*random, experiment="stopped"), []
+    monkeypatch.setattr(report, "EVERY", 0.0)
+
+    def terminate(text, done, total):
+        if done > 6 and not told:
+            told.append(done)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt, match="saved"):
+        train(parse(argv), progress=terminate)
+    assert list((tmp_path / "stopped").glob("recovery-*"))
+    assert main([*argv, "--resume", "auto"]) == 0
+
+    assert same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(small, tmp_path):
+    """A save that fails in the middle takes nothing with it."""
+    train(parse(small("--stop-epoch", "1")), progress=False)
+    last = tmp_path / "run" / "last.pth.tar"
+    before, limits = last.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not save"):
+            train(parse(small("--resume", "auto")), progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert last.read_bytes() == before
+    assert not list(last.parent.glob(".*.part"))
+    assert train(parse(small("--resume", "auto")), progress=False).metrics["epoch"] == 2
+
+
+def test_a_truncated_checkpoint_is_passed_over(small, tmp_path):
+    """--resume auto takes the newest checkpoint that is whole."""
+    train(parse(small("--stop-epoch", "1", "--recovery-interval", "2")), progress=False)
+    folder = tmp_path / "run"
+    whole = (folder / "last.pth.tar").read_bytes()
+    (folder / "recovery-1-3.pth.tar").write_bytes(whole[: len(whole) // 2])
+    assert checkpoint.latest(folder) == folder / "last.pth.tar"
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        train(parse(small("--resume", str(folder / "recovery-1-3.pth.tar"))), progress=False)
+
+
+def test_a_stop_epoch_keeps_the_schedule_of_all_epochs(small):
+    whole = train(parse(small(experiment="a")), progress=False)
+    early = train(parse(small("--stop-epoch", "2", experiment="b")), progress=False)
+    assert [row["lr"] for row in early.history] == [row["lr"] for row in whole.history[:2]]
+
+
+def test_milestones_stay(small, tmp_path):
+    train(parse(small("--save-epochs", "1", "2", "--checkpoint-hist", "1")), progress=False)
+    names = sorted(path.name for path in (tmp_path / "run").glob("milestone-*"))
+    assert names == ["milestone-1.pth.tar", "milestone-2.pth.tar"]
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
+
+
+def test_a_non_finite_loss_stops_with_step_term_and_placement(small, tmp_path, monkeypatch):
+    """The message names what went first; the epoch saved before stays whole."""
+    original = loop.after_update
+
+    def poison(parts, count):
+        original(parts, count)
+        if count == 7:
+            next(parts.task.trainable_module.layer3.parameters()).data.fill_(float("nan"))
+
+    monkeypatch.setattr(loop, "after_update", poison)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 2: .*variance.*layer3\.0 is nan"):
+        train(parse(small("--vcr-alpha", "1", "--vcr-beta", "1")), progress=False)
+    assert checkpoint.read(tmp_path / "run" / "last.pth.tar")["epoch"] == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--aa", "rand-m9-mstd0.5", "--color-jitter", "0.2", "--hflip", "0.3"),
+        ("--aug-splits", "2", "--jsd-loss", "--resplit", "--reprob", "0.2", "--split-bn"),
+        ("--bce-loss", "--bce-target-thresh", "0.2", "--mixup", "0.5", "--mixup-off-epoch", "1"),
+        ("--no-prefetcher", "--cutmix", "1.0", "--pin-mem"),
+        ("--train-img-sizes", "24", "32", "--train-batch-sizes", "8", "6"),
+        ("--train-batches-per-epoch", "7", "--train-size-probs", "1"),
+        ("--amp", "--channels-last", "--model-ema-warmup", "--model-ema"),
+        ("--amp", "--amp-dtype", "float16", "--clip-grad", "1.0", "--clip-mode", "agc"),
+        ("--model-dtype", "bfloat16", "--model-ema"),
+        ("--opt", "lamb", "--layer-decay", "0.8", "--sched", "step", "--sched-on-updates"),
+        ("--opt", "lookahead_adamw", "--lr-noise", "0.4", "0.9", "--warmup-epochs", "1"),
+        ("--grad-checkpointing", "--vcr-beta", "1", "--save-images", "--log-interval", "2"),
+        ("--kd-model-name", "test_vit", "--kd-distill-type", "feature", "--img-size", "160"),
+        ("--no-ddp-bb", "--synchronize-step", "--use-multi-epochs-loader", "--val-interval", "2"),
+        ("--head-init-scale", "0.1", "--head-init-bias", "-1", "--gp", "max", "--val-split", ""),
+        ("--train-num-samples", "24", "--val-num-samples", "6", "--loss", "poly", "--tta", "0"),
+    ],
+    ids=lambda more: more[0],
+)
+def test_options_work_together_and_resume_exactly(small, tmp_path, more):
+    """Stopped after an epoch and resumed, each of these ends as when it is not stopped."""
+    if "--kd-model-name" in more:
+        pytest.skip("a teacher needs weights, see test_distillation")
+    train(parse(small(*more, "--epochs", "2", experiment="whole")), progress=False)
+    argv = small(*more, "--epochs", "2", experiment="cut")
+    train(parse([*argv, "--stop-epoch", "1"]), progress=False)
+    train(parse([*argv, "--resume", "auto"]), progress=False)
+    assert same(tmp_path / "whole", tmp_path / "cut")
