@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vcr_zoo.data import DATASETS, Dataset
 from vcr_zoo.data.cache import payload_sum
@@ -33,3 +34,26 @@ def small_fmnist(folder: Path) -> Dataset:
     """fmnist's row for the stand-in files of a folder, which become the checked ones."""
     row = DATASETS["fmnist"]
     return replace(row, sha256=(payload_sum(files_below(folder, row.packages[0])),))
+
+
+def noise(seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
+    """A picture of its own for every seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def write_picture(path: Path, seed: int, **size) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise(seed, **size).save(path)
+
+
+def write_tree(root: Path, classes: tuple[str, ...], n: int, seed: int = 0) -> None:
+    """root/CLASS/NUMBER.png, n of each."""
+    for label, name in enumerate(classes):
+        for index in range(n):
+            write_picture(root / name / f"{index}.png", seed + label * n + index)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

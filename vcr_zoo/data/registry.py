@@ -12,6 +12,7 @@ from . import (
     openart,
     silhouettes,
     stamps,
+    standard,
     textures,
 )
 from .dataset import Dataset
@@ -37,5 +38,7 @@ ROWS = (
     furniture.ROW,
     textures.ROW,
     fluent.ROW,
+    *standard.ROWS,
+    *(thinned(row, 100) for row in standard.ROWS if row.name.startswith("cifar")),
 )
 DATASETS: dict[str, Dataset] = {row.name: row for row in ROWS}

@@ -5,10 +5,10 @@ import pickle
 
 import numpy as np
 
-from . import idx
 from .cache import content
 from .dataset import Dataset, Files, Pictures
 from .fetch import Package
+from .pictures import content_groups
 
 CLASSES = ("bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep", "zebra")
 
@@ -32,7 +32,7 @@ def read(files: Files) -> Pictures:
         Arrays(io.BytesIO(content(files[f"animal-mnist/animal_{what}_version_3"]))).load()
         for what in ("data", "label")
     )
-    groups = np.array(idx.content_groups(x))
+    groups = np.array(content_groups(x))
     _, first = np.unique(groups, return_index=True)
     first.sort()
     x, y = x[first].reshape(-1, 28, 28, 1), y[first].astype(np.int64).ravel()

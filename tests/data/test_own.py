@@ -1,0 +1,180 @@
+"""Folders, shards and the Hub's format: one's own pictures behind the same rules."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+from vcr_zoo.data import load, load_test
+
+from .sets import noise, write_picture, write_tree
+
+
+def test_a_folder_of_classes_is_cut_by_hash(tmp_path):
+    """Every picture once, in one part; names of classes from the folders."""
+    write_tree(tmp_path / "own", ("ape", "bee", "cow"), 20)
+    name = f"folder/{tmp_path / 'own'}@16"
+    parts = [load(name), load(name, "validation"), load_test(name)]
+    assert sum(map(len, parts)) == 60 and all(len(part) for part in parts)
+    assert parts[0].classes == ("ape", "bee", "cow") and parts[0].x.shape[1:] == (16, 16, 3)
+    groups = [set(part.groups) for part in parts]
+    assert not groups[0] & groups[1] and not (groups[0] | groups[1]) & groups[2]
+
+
+@pytest.mark.parametrize("held_out", ["test", "validation", "val"])
+def test_parts_that_come_as_folders_stay(tmp_path, held_out):
+    """ImageNet's layout: its validation part is the test part, ours is cut from train."""
+    write_tree(tmp_path / "train", ("ape", "bee"), 20)
+    write_tree(tmp_path / held_out, ("ape", "bee"), 5, seed=100)
+    name = f"folder/{tmp_path}@16"
+    assert len(load_test(name)) == 10
+    assert len(load(name)) + len(load(name, "validation")) == 40
+
+
+def test_all_three_parts_stay(tmp_path):
+    """Nothing is cut where everything is given, but repeated pictures leave train."""
+    write_tree(tmp_path / "train", ("ape", "bee"), 20)
+    write_tree(tmp_path / "val", ("ape", "bee"), 4, seed=200)
+    write_tree(tmp_path / "test", ("ape", "bee"), 3, seed=300)
+    write_picture(tmp_path / "train" / "ape" / "leak.png", 300)
+    name = f"folder/{tmp_path}@16"
+    assert [len(load(name)), len(load(name, "validation")), len(load_test(name))] == [40, 8, 6]
+
+
+def test_a_folder_that_changes_is_read_again(tmp_path):
+    """The cache belongs to the files that were there."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 8)
+    name = f"folder/{tmp_path / 'own'}@16"
+    before = load(name, "train+validation")
+    write_tree(tmp_path / "own", ("cow",), 8, seed=50)
+    after = load(name, "train+validation")
+    assert after.classes == ("ape", "bee", "cow") and len(after) > len(before)
+    assert before.fingerprint != after.fingerprint
+
+
+def test_pictures_are_cropped_in_the_middle(tmp_path):
+    """Resized by the shorter side, transparent ground white."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 8)
+    wide = np.zeros((10, 30, 4), np.uint8)
+    wide[:, 10:20] = (9, 9, 9, 255)
+    from PIL import Image
+
+    for index in range(6):
+        wide[0, 0, 0] = index
+        Image.fromarray(wide).save(tmp_path / "own" / "bee" / f"wide{index}.png")
+    images = load(f"folder/{tmp_path / 'own'}@10", "train+validation")
+    assert any((x == 9).all() for x in images.x)
+
+
+def shard(path, samples) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in samples:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def png(seed: int) -> bytes:
+    data = io.BytesIO()
+    noise(seed).save(data, "png")
+    return data.getvalue()
+
+
+def sample(seed: int) -> list:
+    return [(f"{seed:04d}.png", png(seed)), (f"{seed:04d}.cls", str(seed % 3).encode())]
+
+
+def test_shards_are_read_where_they_lie(tmp_path):
+    """webdataset's layout: pictures and class numbers by key, parts by the shards' names."""
+    for index in range(3):
+        pairs = [pair for seed in range(10 * index, 10 * index + 10) for pair in sample(seed)]
+        shard(tmp_path / f"train-{index:03d}.tar", pairs)
+    shard(tmp_path / "val-000.tar", [pair for seed in range(90, 96) for pair in sample(seed)])
+    name = f"wds/{tmp_path}@12"
+    train, test = load(name, "train+validation"), load_test(name)
+    assert len(train) == 30 and len(test) == 6 and train.classes == ("0", "1", "2")
+    assert np.bincount(train.y).tolist() == [10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    "samples, message",
+    [
+        ([("a.png", b"")], "a has no picture or no .cls"),
+        ([("a.png", b"x"), ("a.cls", b"cat")], "no class number"),
+        ([*sample(1), ("a.png", b"no picture"), ("a.cls", b"0")], "a of .* does not decode"),
+        ([], "two classes are needed"),
+    ],
+)
+def test_bad_shards_are_named(tmp_path, samples, message):
+    """The shard and the key, before anything is built."""
+    shard(tmp_path / "s.tar", samples)
+    with pytest.raises(ValueError, match=message):
+        load(f"wds/{tmp_path}@12")
+
+
+def test_a_truncated_shard_is_named(tmp_path):
+    """As after an interrupted copy."""
+    shard(tmp_path / "s.tar", [pair for seed in range(4) for pair in sample(seed)])
+    data = (tmp_path / "s.tar").read_bytes()
+    (tmp_path / "s.tar").write_bytes(data[:700])
+    with pytest.raises(ValueError, match=r"s\.tar is truncated|does not decode"):
+        load(f"wds/{tmp_path}@12")
+
+
+def test_the_hub_s_format_is_read(tmp_path, monkeypatch):
+    """A folder as the `datasets` library reads it, with splits of its own."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "arrow")
+    write_tree(tmp_path / "hub" / "train", ("ape", "bee"), 10)
+    write_tree(tmp_path / "hub" / "test", ("ape", "bee"), 3, seed=100)
+    name = f"hfds/{tmp_path / 'hub'}@12"
+    train = load(name, "train+validation")
+    assert len(train) == 20 and len(load_test(name)) == 6 and train.classes == ("ape", "bee")
+
+
+def test_the_hub_s_library_is_an_extra(tmp_path, monkeypatch):
+    """The error names it."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"pip install 'vcr_zoo\[hfds\]'"):
+        load("hfds/anyone/anything")
+
+
+@pytest.mark.parametrize("name", ["folder/{}/absent", "folder/{}@0", "folder/{}@x", "wds/{}/no"])
+def test_wrong_sources_are_refused(name, tmp_path):
+    """Before anything is read."""
+    with pytest.raises((OSError, ValueError), match=r"there is no folder|number of pixels"):
+        load(name.format(tmp_path))
+
+
+def test_one_class_or_none_is_refused(tmp_path):
+    """There is nothing to learn, or the layout is another."""
+    write_tree(tmp_path / "one", ("ape",), 4)
+    (tmp_path / "none").mkdir()
+    for name, message in (("one", "two classes are needed"), ("none", "expected .*CLASS/NAME")):
+        with pytest.raises(ValueError, match=message):
+            load(f"folder/{tmp_path / name}@8")
+
+
+def test_a_picture_that_does_not_decode_is_named(tmp_path, own_cache):
+    """And nothing half-built remains."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 4)
+    (tmp_path / "own" / "bee" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"own/bee/2\.png does not decode"):
+        load(f"folder/{tmp_path / 'own'}@8")
+    assert [path.name for path in own_cache.iterdir()] == [".lock"]
+
+
+def test_a_decompression_bomb_is_refused_by_name(tmp_path, monkeypatch):
+    """Pillow's limit stays on, its warning included."""
+    from PIL import Image
+
+    write_tree(tmp_path / "own", ("ape", "bee"), 4)
+    write_picture(tmp_path / "own" / "ape" / "bomb.png", 9, size=(60, 60))
+    for limit in (3000, 1000):  # above the limit it warns, above twice the limit it raises
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(ValueError, match=r"bomb\.png is refused"):
+            load(f"folder/{tmp_path / 'own'}@8")

@@ -1,0 +1,179 @@
+"""Pictures of one's own: `folder/PATH`, `wds/PATH` (webdataset shards) and `hfds/NAME`.
+
+Any of them may end in @PIXELS, the size to keep pictures at (224 unless told). Parts are taken as
+they come: folders, shards or splits called train, validation (or val) and test. Where there is a
+validation part but no test part, it becomes the test part, as is usual with ImageNet, and ours is
+cut from train; where there are no parts, both are cut by hash.
+"""
+
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from .cache import say
+from .dataset import Dataset, Pictures
+from .pictures import Labelled, gathered
+
+SIZE = 224
+ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"}
+PARTS = {"train": "train", "val": "validation", "validation": "validation", "valid": "validation"}
+PARTS |= {"test": "test"}
+
+
+def row(name: str) -> Dataset:
+    """The row of a source of one's own, by its name.
+
+    Raises:
+        OSError: if a path does not exist.
+        ValueError: if the size is no number of pixels.
+    """
+    kind, _, place = name.partition("/")
+    place, at, size = place.rpartition("@") if "@" in place else (place, "", str(SIZE))
+    if at and not (size.isdigit() and int(size)):
+        raise ValueError(f"{name}: expected a number of pixels after @, got {size!r}")
+    marks = ()
+    if kind != "hfds":
+        if not Path(place).exists():
+            raise FileNotFoundError(f"{name}: there is no folder {place}")
+        marks = (listing(Path(place)),)
+    digest = hashlib.sha256(f"{kind} {Path(place).absolute() if marks else place} {size}".encode())
+    return Dataset(
+        name=f"{kind}-{digest.hexdigest()[:16]}",
+        shows=f"{kind} {place}",
+        pictures={},
+        shape=(int(size), int(size), 3),
+        levels={"fine": 0},
+        licence="the user's own",
+        attribution="",
+        publishable=False,
+        group="equal pictures",
+        make=partial(make, kind, place, int(size)),
+        sha256=marks,
+        validation_share=0.1,
+    )
+
+
+def listing(place: Path) -> str:
+    """sha256 of the names, sizes and times of a folder's files: changes when the files do."""
+    total = hashlib.sha256()
+    for path in sorted(place.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            total.update(f"{path.relative_to(place)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return total.hexdigest()
+
+
+def make(kind: str, place: str, size: int, work: Path, folder: Path | None) -> Pictures:
+    """Read a source; `folder` is not used, since the name says where it is."""
+    sources = {"folder": from_folder, "wds": from_shards, "hfds": from_hub}
+    classes, items = sources[kind](place)
+    say(f"{kind}/{place}: read into the cache at {size} pixels")
+    return gathered(official(items), classes, size, work)
+
+
+def official(items: list[Labelled]) -> list[Labelled]:
+    """With the validation part as the test part, where there is only the former."""
+    parts = {item.part for item in items}
+    if "validation" in parts and "test" not in parts:
+        return [i._replace(part="test" if i.part == "validation" else i.part) for i in items]
+    return items
+
+
+def from_folder(place: str) -> tuple[list[str], list[Labelled]]:
+    """A folder for each class, or one for each part with those below it.
+
+    Raises:
+        ValueError: if there are no pictures below folders.
+    """
+    root = Path(place)
+    tops = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
+    parts = {top: PARTS[top] for top in tops if top in PARTS} if "train" in tops else {"": ""}
+    found = []
+    for top, part in parts.items():
+        for path in sorted((root / top).rglob("*")):
+            inside = path.relative_to(root / top)
+            if path.suffix.lower() in ENDINGS and len(inside.parts) > 1:
+                found.append((path, inside.parts[0], part))
+    classes = sorted({label for _, label, _ in found})
+    if not classes:
+        raise ValueError(f"{root} holds no pictures in folders; expected {root}/CLASS/NAME.png")
+    number = {label: index for index, label in enumerate(classes)}
+    items = [Labelled(str(path), path, number[label], part) for path, label, part in found]
+    return classes, items
+
+
+def from_shards(place: str) -> tuple[list[str], list[Labelled]]:
+    """Tar files of KEY.jpg (or another picture) and KEY.cls, a number; read where they lie.
+
+    Raises:
+        ValueError: naming the shard or the key, if it is damaged or incomplete.
+    """
+    root = Path(place)
+    items = []
+    for shard in sorted(root.rglob("*.tar")) if root.is_dir() else [root]:
+        stem = shard.name.split("-")[0].split("_")[0].removesuffix(".tar")
+        part = PARTS.get(stem, PARTS.get(shard.parent.name, ""))
+        try:
+            items += [item._replace(part=part) for item in samples(shard)]
+        except tarfile.TarError as error:
+            raise ValueError(f"{shard} is truncated or damaged: {error}") from None
+    return [str(label) for label in range(max((i.label for i in items), default=-1) + 1)], items
+
+
+def samples(shard: Path) -> Iterator[Labelled]:
+    """The pictures of one shard with their labels."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    with tarfile.open(shard, "r:") as tar:
+        for member in tar:
+            key, _, ending = member.name.partition(".")
+            if member.isfile():
+                found.setdefault(key, {})[f".{ending.lower()}"] = (member.offset_data, member.size)
+    for key, files in found.items():
+        picture = next((span for ending, span in files.items() if ending in ENDINGS), None)
+        if picture is None or ".cls" not in files:
+            raise ValueError(f"{shard}: {key} has no picture or no .cls, only {', '.join(files)}")
+        label = stretch(shard, *files[".cls"]).strip()
+        if not label.isdigit():
+            raise ValueError(f"{shard}: {key}.cls is no class number: {label[:20]!r}")
+        yield Labelled(f"{key} of {shard}", partial(stretch, shard, *picture), int(label))
+
+
+def stretch(path: Path, start: int, size: int) -> bytes:
+    """Some bytes of a file."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)
+
+
+def from_hub(name: str) -> tuple[list[str], list[Labelled]]:
+    """A data set of the Hub, or a folder in its format, with a picture and a class-label column.
+
+    Raises:
+        ImportError: without the extra.
+        ValueError: if a column is missing, with those there are.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("hfds/ needs datasets: pip install 'vcr_zoo[hfds]'") from error
+    splits = datasets.load_dataset(name)
+    features = next(iter(splits.values())).features
+    pictures = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    if not pictures or not labels:
+        raise ValueError(f"hfds/{name} lacks an Image or a ClassLabel column: {features}")
+    items = []
+    for split, table in splits.items():
+        table = table.cast_column(pictures[0], datasets.Image(decode=False))
+        for index, label in enumerate(table[labels[0]]):
+            source = partial(from_table, table, index, pictures[0])
+            what = f"{index} of {name}'s {split} split"
+            items.append(Labelled(what, source, label, PARTS.get(split, "train")))
+    return features[labels[0]].names, items
+
+
+def from_table(table, index: int, column: str) -> bytes:
+    cell = table[index][column]
+    return cell["bytes"] or Path(cell["path"]).read_bytes()
