@@ -180,6 +180,145 @@ def run_predict(args) -> None:
         print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in likely))
 
 
+def add_transfer(commands) -> None:
+    example = (
+        "example: vcr-zoo transfer resnet18.vcr_fmnist4 resnet18.base_fmnist4 --data silhouettes "
+        "--protocol probe knn --against resnet18.base_fmnist4"
+    )
+    parser = commands.add_parser(
+        "transfer",
+        help="what frozen features are good for, on several data sets, against a control",
+        epilog=example,
+    )
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a registered name, hf-hub:owner/name, local-dir:folder, a run's folder or a "
+        "checkpoint; {seed} in it stands for each seed",
+    )
+    parser.add_argument("--data", nargs="+", required=True, metavar="NAME", help="data sets")
+    parser.add_argument(
+        "--protocol",
+        nargs="+",
+        default=["probe"],
+        metavar="NAME",
+        help="probe, knn, prototype, fewshot, scores (default: probe)",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(default: 0)")
+    parser.add_argument("--level", default="fine", help="label level: fine (default) or coarse")
+    parser.add_argument("--against", metavar="MODEL", help="show paired differences from this one")
+    parser.add_argument(
+        "--output",
+        default="transfer.jsonl",
+        help="results; cells that it holds are not measured again (default: transfer.jsonl)",
+    )
+    parser.add_argument("--picture", help="PNG file (default: beside the results)")
+    parser.add_argument("--cache", help="folder of features (default: in the data cache)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument(
+        "--launcher",
+        choices=["slurm", "local"],
+        help="hand the cells to submitit, --jobs at a time (extra: vcr_zoo[slurm])",
+    )
+    parser.set_defaults(run=run_transfer)
+
+
+def run_transfer(args) -> int:
+    from pathlib import Path
+
+    from vcr_zoo.transfer import compare, matrix
+
+    models = dict.fromkeys([*args.models, *([args.against] if args.against else [])])
+    cells = matrix.cells(models, args.data, args.protocol, args.seeds, args.level)
+    measured, failed = {}, 0
+    options = {"cache": args.cache or feature_cache(), "jobs": args.jobs}
+    for cell, results in matrix.run(cells, args.output, launcher=args.launcher, **options):
+        name = f"{cell.weights} on {cell.data}, {cell.protocol}"
+        if isinstance(results, Exception):
+            failed += 1
+            print(f"{name}: {results}", file=sys.stderr)
+        else:
+            measured[cell] = results
+            main = next(iter(results.values()))
+            print(f"{name}: {main.metric} {main.value:.4f}", flush=True)
+    measured = {cell: measured[cell] for cell in cells if cell in measured}
+    if measured:
+        rows = compare.rows(measured, args.output, args.against)
+        print(f"\n{compare.table(rows, args.against)}")
+        if any(row.protocol != "scores" for row in rows):
+            picture = args.picture or Path(args.output).with_suffix(".png")
+            compare.draw(rows, picture, args.against)
+            print(f"\n{args.output}, {picture}")
+    return 2 if failed else 0
+
+
+def feature_cache():
+    from vcr_zoo.data.cache import home
+
+    return home() / "features"
+
+
+def add_rank(commands) -> None:
+    parser = commands.add_parser(
+        "rank",
+        help="which network to start from on your pictures, without training",
+        epilog="example: vcr-zoo rank --data my/pictures",
+    )
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="names or paths (default: all of this zoo)"
+    )
+    parser.add_argument(
+        "--data", required=True, help="a data set, or a folder with one subfolder for each class"
+    )
+    parser.add_argument("--limit", type=int, default=5000, help="pictures used (default: 5000)")
+    parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
+    parser.set_defaults(run=run_rank)
+
+
+def run_rank(args) -> None:
+    from vcr_zoo import zoo
+    from vcr_zoo.transfer.rank import rank, report
+
+    models = args.models or list(zoo.manifest())
+    standings = rank(models, args.data, limit=args.limit, seed=args.seed, cache=feature_cache())
+    print(report(standings, args.data))
+
+
+def add_concat(commands) -> None:
+    parser = commands.add_parser(
+        "concat",
+        help="several networks as one, beside each alone, averaged logits and one long run",
+        epilog="example: vcr-zoo concat runs/short-0 runs/short-1 --data silhouettes --output two",
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="names or paths, two or more")
+    parser.add_argument("--data", required=True, help="data set to probe on")
+    parser.add_argument("--level", default="fine", help="label level: fine (default) or coarse")
+    parser.add_argument("--long", metavar="MODEL", help="one run of as many steps as all of them")
+    parser.add_argument(
+        "--per",
+        choices=["network", "feature"],
+        default="network",
+        help="what is brought to one scale: each network as a whole (default), or each feature",
+    )
+    parser.add_argument("--output", help="folder for the joined network, loadable as local-dir:")
+    parser.set_defaults(run=run_concat)
+
+
+def run_concat(args) -> None:
+    from vcr_zoo.features import load_model
+    from vcr_zoo.transfer.several import report, several
+
+    models = [load_model(name) for name in args.models]
+    long = load_model(args.long) if args.long else None
+    options = {"level": args.level, "per": args.per, "save": args.output, "cache": feature_cache()}
+    print(report(*several(models, args.data, long=long, **options)))
+    if args.output:
+        print(
+            f"import timm, vcr_zoo; timm.create_model('local-dir:{args.output}', pretrained=True)"
+        )
+
+
 def add_bench(commands) -> None:
     parser = commands.add_parser(
         "bench",
@@ -260,6 +399,9 @@ COMMANDS = [
     add_train,
     add_eval,
     add_predict,
+    add_transfer,
+    add_rank,
+    add_concat,
     add_bench,
 ]  # add_<command> functions, in the order that help lists them
 

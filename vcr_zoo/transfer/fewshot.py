@@ -1,7 +1,5 @@
 """Few-shot accuracy: a ridge regression onto the classes from a handful of pictures of each."""
 
-import statistics
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,21 +30,33 @@ def fewshot(
         ValueError: for features that `check` refuses, or if no number of shots is possible.
     """
     check(train=train, test=test)
+    right = fewshot_right(train, test, shots=shots, draws=draws, ridge=ridge, seed=seed)
+    return {name: share.mean().item() for name, share in right.items()}
+
+
+def fewshot_right(
+    train: Features,
+    test: Features,
+    *,
+    shots: tuple[int, ...] = SHOTS,
+    draws: int = 5,
+    ridge: float = 1.0,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """As `fewshot`, for every test picture the share of draws that get it right: (n,) each."""
     fewest, name = min(zip(torch.bincount(train.y).tolist(), train.classes, strict=True))
     possible = [k for k in shots if k <= fewest]
     if not possible:
         raise ValueError(
             f"class {name!r} has {fewest} pictures, too few for {min(shots)} shots: ask for fewer"
         )
-    accuracy = {k: [] for k in possible}
+    right = {k: torch.zeros(len(test), dtype=torch.float64) for k in possible}
     for draw in range(draws):
         ranked = shuffled(train.y, len(train.classes), seed * 10_007 + draw)
         for k in possible:
             few = train.subset(ranked[:, :k].flatten())
-            accuracy[k].append(
-                (ridge_scores(few, test.x, ridge).argmax(1) == test.y).double().mean()
-            )
-    return {f"{k}-shot": statistics.fmean(map(float, accuracy[k])) for k in possible}
+            right[k] += (ridge_scores(few, test.x, ridge).argmax(dim=1) == test.y).cpu()
+    return {f"{k}-shot": right[k] / draws for k in possible}
 
 
 def shuffled(y: Tensor, classes: int, seed: int) -> Tensor:

@@ -5,8 +5,8 @@ import torch
 from vcr_zoo.features import Features
 
 from .check import check
-from .logistic import fit
-from .scores import calibration_error, log_loss, per_class, top1
+from .logistic import Fit, fit
+from .scores import log_loss, scores, top1
 
 STRENGTHS = tuple(10 ** (-6 + 11 * i / 44) for i in range(45))  # C, 1e-6 to 1e5
 
@@ -20,46 +20,59 @@ def probe(
     tolerance: float = 1e-5,
     max_iter: int = 1000,
 ) -> dict[str, float]:
-    """Accuracy of logistic regression on frozen features.
-
-    C, in scikit-learn's convention (`logistic.fit`), is the one with the highest accuracy on
-    validation, of equals the one with the lowest log loss; with it the classifier is fitted again
-    on train plus validation, and test is read once.
+    """Accuracy of logistic regression on frozen features; test is read once, at the end.
 
     Returns:
-        top1, per_class (mean accuracy of the classes), log_loss in nats, calibration_error; and
-        how it came about: C, validation_top1, gradient (largest entry at the end), n (pictures in
-        the last fit), unconverged (values of C left out because their fit did not converge).
+        top1, per_class (mean accuracy of the classes), log_loss in nats and calibration_error; and
+        from `choose` how the classifier came about.
 
     Raises:
         ValueError: for features that `check` refuses.
         RuntimeError: if no fit, or not the last one, comes within the tolerance.
     """
     check(train=train, validation=validation, test=test)
+    settings = {"strengths": strengths, "tolerance": tolerance, "max_iter": max_iter}
+    classifier, how = choose(train, validation, **settings)
+    return {**scores(classifier.logits(test.x)[0].softmax(dim=-1), test.y), **how}
+
+
+def choose(
+    train: Features,
+    validation: Features,
+    *,
+    strengths: tuple[float, ...] = STRENGTHS,
+    tolerance: float = 1e-5,
+    max_iter: int = 1000,
+) -> tuple[Fit, dict[str, float]]:
+    """The classifier of the protocol, fitted on train plus validation, and how it came about.
+
+    C, in scikit-learn's convention (`logistic.fit`), is the one with the highest accuracy on
+    validation, of equals the one with the lowest log loss.
+
+    Returns:
+        The fit, and: C, validation_top1, gradient (its largest entry at the end), n (pictures in
+        the last fit), unconverged (values of C left out because their fit did not converge).
+    """
+    check(train=train, validation=validation)
     classes = len(train.classes)
     settings = {"tolerance": tolerance, "max_iter": max_iter}
     sweep = fit(train.x, train.y, classes, strengths, **settings)
     if not sweep.converged.any():
         raise RuntimeError(unconverged(sweep.gradient.min().item(), max_iter))
     candidates = sweep.logits(validation.x).softmax(dim=-1)
-    scores = [
+    ranks = [
         (top1(p, validation.y), -log_loss(p, validation.y)) if ok else (-1.0, 0.0)
         for p, ok in zip(candidates, sweep.converged, strict=True)
     ]
-    best = max(range(len(scores)), key=scores.__getitem__)
+    best = max(range(len(ranks)), key=ranks.__getitem__)
     x, y = torch.cat([train.x, validation.x]), torch.cat([train.y, validation.y])
     start = sweep._replace(weight=sweep.weight[best, None], bias=sweep.bias[best, None])
     last = fit(x, y, classes, [strengths[best]], start=start, **settings)
     if not last.converged.all():
         raise RuntimeError(unconverged(last.gradient.item(), max_iter))
-    probabilities = last.logits(test.x)[0].softmax(dim=-1)
-    return {
-        "top1": top1(probabilities, test.y),
-        "per_class": per_class(probabilities, test.y),
-        "log_loss": log_loss(probabilities, test.y),
-        "calibration_error": calibration_error(probabilities, test.y),
+    return last, {
         "C": strengths[best],
-        "validation_top1": scores[best][0],
+        "validation_top1": ranks[best][0],
         "gradient": last.gradient.item(),
         "n": len(y),
         "unconverged": int((~sweep.converged).sum()),

@@ -22,5 +22,9 @@ def prototype(train: Features, test: Features) -> float:
         ValueError: for features that `check` refuses.
     """
     check(train=train, test=test)
-    distance = torch.cdist(test.x.double(), class_means(train))  # (n, classes)
-    return (distance.argmin(dim=1) == test.y).double().mean().item()
+    return (nearest_mean(train, test.x) == test.y).double().mean().item()
+
+
+def nearest_mean(train: Features, x: torch.Tensor) -> torch.Tensor:
+    """The class whose mean is nearest: (n, d) -> (n,)."""
+    return torch.cdist(x.double(), class_means(train)).argmin(dim=1)

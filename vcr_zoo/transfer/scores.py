@@ -4,6 +4,12 @@ import torch
 from torch import Tensor
 
 
+def scores(probabilities: Tensor, y: Tensor) -> dict[str, float]:
+    """Every measure of this file: probabilities (n, k), labels (n,)."""
+    measures = (top1, per_class, log_loss, calibration_error)
+    return {measure.__name__: measure(probabilities, y) for measure in measures}
+
+
 def top1(probabilities: Tensor, y: Tensor) -> float:
     """Share of pictures whose most probable class is theirs: (n, k), (n,)."""
     return (probabilities.argmax(dim=1) == y).double().mean().item()

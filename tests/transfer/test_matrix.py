@@ -1,0 +1,168 @@
+import sys
+import types
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vcr_zoo.data import DATASETS
+from vcr_zoo.results import read
+from vcr_zoo.transfer import matrix
+from vcr_zoo.transfer.matrix import PROTOCOLS, Cell, cells, measure, right, run
+
+from .made import network, pictures
+
+
+@pytest.fixture
+def known(monkeypatch, tmp_path):
+    """The set "made", and the order in which its parts were read."""
+    order = []
+
+    def load(name, split, level="fine"):
+        order.append(split)
+        return pictures(split, level)
+
+    row = replace(DATASETS["fmnist"], name="made", levels={"fine": 3})
+    monkeypatch.setitem(DATASETS, "made", row)
+    monkeypatch.setattr(matrix, "load", load)
+    monkeypatch.setattr(matrix, "load_test", lambda name, level: load(name, "test", level))
+    return order
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_gives_results_and_then_nothing_to_do(protocol, known, tmp_path):
+    """The main metric first; a second run reads what the first has written, and no test split."""
+    cell = Cell(network(tmp_path / "net"), "made", protocol)
+    out = tmp_path / "out.jsonl"
+
+    first = measure(cell, out)
+    read_before = known.count("test")
+    again = measure(cell, out)
+
+    assert again == first
+    assert next(iter(again)) == next(iter(first)) in matrix.MAIN[protocol]
+    assert len(read(out)) == len(first)
+    assert known.count("test") == read_before == (0 if protocol == "scores" else 1)
+    answers = right(out, next(iter(first.values())))
+    if protocol == "scores":
+        assert answers is None
+    else:
+        assert answers.mean() == pytest.approx(next(iter(first.values())).value, abs=1e-3)
+
+
+def test_test_split_is_read_after_the_choice(known, tmp_path, monkeypatch):
+    """C is chosen before the test pictures are loaded."""
+    choose = matrix.choose
+
+    def chosen(*args):
+        known.append("choice")
+        return choose(*args)
+
+    monkeypatch.setattr(matrix, "choose", chosen)
+    measure(Cell(network(tmp_path / "net"), "made", "probe"), tmp_path / "out.jsonl")
+
+    assert known == ["train", "validation", "choice", "test"]
+
+
+def test_half_written_cell_is_measured_again(known, tmp_path):
+    """Without its main metric, which is written last, a cell is not finished."""
+    cell, out = Cell(network(tmp_path / "net"), "made", "probe"), tmp_path / "out.jsonl"
+    first = measure(cell, out)
+    lines = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(lines[:-1]))
+
+    again = measure(cell, out)
+
+    assert {k: r.value for k, r in again.items()} == {k: r.value for k, r in first.items()}
+    assert len(out.read_text().splitlines()) == 2 * len(lines) - 1
+
+
+def test_other_weights_are_another_cell(known, tmp_path):
+    """A folder that was trained again is measured again, under the same name."""
+    out = tmp_path / "out.jsonl"
+    one = measure(Cell(network(tmp_path / "net", 0), "made", "prototype"), out)
+    other = measure(Cell(network(tmp_path / "net", 1), "made", "prototype"), out)
+
+    assert one["top1"].weights != other["top1"].weights
+    assert len(read(out)) == 2
+
+
+def test_seed_stands_for_a_run(known, tmp_path):
+    """{seed} in a model's name is a run of that seed, and the command measures it alone."""
+    for seed in (0, 1):
+        network(tmp_path / f"net-{seed}", seed)
+    wanted = cells([f"{tmp_path}/net-{{seed}}"], ["made"], ["prototype"], [0, 1])
+
+    found = dict(run(wanted, tmp_path / "out.jsonl"))
+
+    names = [results["top1"].model for results in found.values()]
+    assert names == [f"{tmp_path}/net-0", f"{tmp_path}/net-1"]
+    assert "net-1 --data made --protocol prototype --seeds 1" in found[wanted[1]]["top1"].command
+
+
+def test_one_bad_cell_does_not_stop_the_others(known, tmp_path):
+    """Its error comes back in its place."""
+    wanted = cells(["no_such_net", network(tmp_path / "net")], ["made"], ["prototype"], [0])
+
+    bad, good = (results for _, results in run(wanted, tmp_path / "out.jsonl"))
+
+    assert isinstance(bad, LookupError)
+    assert good["top1"].value > 0.4
+
+
+def test_processes_answer_for_every_cell(tmp_path):
+    """Each with its own error here: no network is called so."""
+    wanted = [Cell(f"no_such_net_{i}", "fmnist", "probe") for i in range(3)]
+
+    found = dict(run(wanted, tmp_path / "out.jsonl", jobs=2))
+
+    assert {cell: cell.model in str(error) for cell, error in found.items()} == dict.fromkeys(
+        wanted, True
+    )
+
+
+def test_launcher_without_submitit_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ImportError, match=r"vcr_zoo\[slurm\]"):
+        list(run([Cell("net", "made", "probe")], tmp_path / "out.jsonl", launcher="slurm"))
+
+
+def test_launcher_submits_one_task_for_each_cell(tmp_path, monkeypatch):
+    """In one batch, as an array; a stand-in of submitit runs the tasks when asked."""
+    submitted = []
+
+    class Executor:
+        def __init__(self, folder, cluster):
+            submitted.append((folder.name, cluster))
+
+        def update_parameters(self, **parameters):
+            submitted.append(parameters["slurm_array_parallelism"])
+
+        def batch(self):
+            return torch.no_grad()
+
+        def submit(self, function, *args):
+            submitted.append(args[0].model)
+            return types.SimpleNamespace(result=lambda: function(*args))
+
+    monkeypatch.setitem(sys.modules, "submitit", types.SimpleNamespace(AutoExecutor=Executor))
+    wanted = [Cell("no_net_a", "fmnist", "probe"), Cell("no_net_b", "fmnist", "probe")]
+
+    found = list(run(wanted, tmp_path / "out.jsonl", launcher="slurm", jobs=7))
+
+    assert submitted == [("out.jobs", "slurm"), 7, "no_net_a", "no_net_b"]
+    assert [type(error) for _, error in found] == [LookupError, LookupError]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(protocols=["prob"]), "Closest: probe"),
+        (dict(data=["fmnst"]), "Closest: fmnist"),
+        (dict(level="middling"), "no label level 'middling'"),
+    ],
+)
+def test_mistakes_are_answered_before_anything_runs(change, message):
+    good = dict(models=["net"], data=["fmnist"], protocols=["probe"], seeds=[0])
+    with pytest.raises(LookupError, match=message):
+        cells(**{**good, **change})

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from vcr_zoo.transfer.rank import rank, report
+
+from .made import network, pictures
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Thirty colour pictures of two classes, in a train part beside a test part."""
+    images = pictures("train")
+    for part, indices in (("train", range(30)), ("test", range(30, 36))):
+        for i in indices:
+            place = tmp_path / "mine" / part / images.classes[images.y[i]]
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = np.repeat(images.x[i], 3, axis=-1)
+            Image.fromarray(pixels).save(place / f"{i}.png")
+    return tmp_path / "mine"
+
+
+def test_ranking_ends_with_a_recommendation(folder, tmp_path):
+    """Best first by the mean of the places, with every score and what to type next."""
+    models = [network(tmp_path / "a", 0), network(tmp_path / "b", 1)]
+
+    standings = rank(models, folder)
+    text = report(standings, folder)
+
+    assert sorted(s.model for s in standings) == models
+    assert standings[0].place <= standings[1].place
+    assert sum(s.place for s in standings) == 3  # places 1 and 2, twice, halved
+    assert set(standings[0].scores) == {"logme", "h_score", "leep", "nce"}
+    assert f"Start from {standings[0].model}" in text
+
+
+def test_only_the_train_part_is_looked_at(folder, tmp_path):
+    """Damage to a test picture goes unnoticed; to a train picture it is named."""
+    model = network(tmp_path / "a")
+    next((folder / "test").rglob("*.png")).write_bytes(b"no picture")
+    rank([model], folder)
+
+    broken = next((folder / "train").rglob("*.png"))
+    broken.write_bytes(b"no picture")
+    with pytest.raises(OSError, match=f"{broken.name} is not a readable picture"):
+        rank([model], folder)
+
+
+def test_limit_draws_pictures(folder, tmp_path):
+    """The same ones for every network, and others with another seed."""
+    model = network(tmp_path / "a")
+
+    few = rank([model], folder, limit=20, seed=1)[0].scores
+
+    assert few == rank([model], folder, limit=20, seed=1)[0].scores
+    assert few != rank([model], folder, limit=20, seed=2)[0].scores
+
+
+def test_what_cannot_be_ranked_is_answered(folder, tmp_path):
+    with pytest.raises(ValueError, match="no networks"):
+        rank([], folder)
+    with pytest.raises(LookupError, match="neither a data set nor a folder.*Closest: fmnist"):
+        rank([network(tmp_path / "a")], "fmnst")

@@ -1,0 +1,281 @@
+"""Many cells of networks x data sets x protocols x seeds, each measured once and written down."""
+
+import concurrent.futures
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vcr_zoo.data import load, load_test
+from vcr_zoo.data.load import row_of
+from vcr_zoo.features import Features, features, load_model, versions, weights_sha256
+from vcr_zoo.results import Result, append, closest, read
+
+from .check import check
+from .fewshot import fewshot_right
+from .knn import knn_votes
+from .probe import choose
+from .prototype import nearest_mean
+from .rankme import participation, rankme
+from .scores import per_class, scores
+from .transferability import h_score, logme
+
+Test = Callable[[], Features]  # reads the test split: called last, after every choice
+Outcome = tuple[dict[str, float], Tensor | None]  # metrics, first the main one; right (n,) of test
+
+
+def by_probe(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
+    """`probe.probe` with its defaults."""
+    classifier, how = choose(train, validation)
+    last = checked(train, test())
+    p = classifier.logits(last.x)[0].softmax(dim=-1)
+    return {**scores(p, last.y), **how}, p.argmax(dim=1) == last.y
+
+
+def by_knn(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
+    """`knn.knn`, validation pictures among the neighbors."""
+    both, last = joined(train, validation), checked(train, test())
+    votes = knn_votes(both, last.x)
+    right = votes.argmax(dim=1) == last.y
+    return {"top1": right.double().mean().item(), "per_class": per_class(votes, last.y)}, right
+
+
+def by_prototype(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
+    """`prototype.prototype`, with the means of train and validation."""
+    both, last = joined(train, validation), checked(train, test())
+    right = nearest_mean(both, last.x) == last.y
+    return {"top1": right.double().mean().item()}, right
+
+
+def by_fewshot(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
+    """`fewshot.fewshot`; the main metric is that of the most shots."""
+    right = fewshot_right(train, checked(train, test()), seed=seed)
+    main, *others = reversed(right)
+    return {name: right[name].mean().item() for name in (main, *others)}, right[main]
+
+
+def by_scores(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
+    """Scores that need no classifier and no test split."""
+    check(train=train)
+    measures = (logme, h_score, rankme, participation)
+    return {measure.__name__: measure(train) for measure in measures}, None
+
+
+PROTOCOLS = {
+    "probe": by_probe,
+    "knn": by_knn,
+    "prototype": by_prototype,
+    "fewshot": by_fewshot,
+    "scores": by_scores,
+}
+
+
+def checked(train: Features, test: Features) -> Features:
+    check(train=train, test=test)
+    return test
+
+
+def joined(train: Features, validation: Features) -> Features:
+    x, y = torch.cat([train.x, validation.x]), torch.cat([train.y, validation.y])
+    return Features(x, y, train.classes)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement to make. "{seed}" in the model's name stands for the seed."""
+
+    model: str
+    data: str
+    protocol: str
+    seed: int = 0
+    level: str = "fine"
+
+    @property
+    def weights(self) -> str:
+        """The name that `load_model` takes."""
+        return self.model.replace("{seed}", str(self.seed))
+
+    @property
+    def command(self) -> str:
+        """Measures this cell alone."""
+        level = "" if self.level == "fine" else f" --level {self.level}"
+        return (
+            f"vcr-zoo transfer {self.weights} --data {self.data} --protocol {self.protocol} "
+            f"--seeds {self.seed}{level}"
+        )
+
+
+def cells(models, data, protocols, seeds, level="fine") -> list[Cell]:
+    """Every combination.
+
+    Raises:
+        LookupError: for an unknown protocol, data set or label level.
+    """
+    for name in protocols:
+        if name not in PROTOCOLS:
+            raise LookupError(
+                f"no protocol {name!r}.{closest(name, PROTOCOLS)} There are {', '.join(PROTOCOLS)}"
+            )
+    for name in data:
+        row = row_of(name)
+        if level not in row.levels:
+            raise LookupError(
+                f"{name} has no label level {level!r}: it has {', '.join(row.levels)}"
+            )
+    return [
+        Cell(model, name, protocol, seed, level)
+        for model in dict.fromkeys(models)
+        for name in data
+        for protocol in protocols
+        for seed in seeds
+    ]
+
+
+def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dict[str, Result]:
+    """Measure one cell unless `out` holds it already; its results by metric, the main one first.
+
+    Results are appended to the jsonl file `out`, the main one last: where it stands, the cell is
+    finished. Which test pictures were right is kept beside it (`right_file`).
+    """
+    model = load_model(cell.weights)
+    train, validation = (
+        load(cell.data, part, level=cell.level) for part in ("train", "validation")
+    )
+    blank = Result(
+        model=cell.weights,
+        data=cell.data,
+        protocol=cell.protocol,
+        metric="",
+        value=0.0,
+        seed=cell.seed,
+        settings={"level": cell.level},
+        weights=weights_sha256(model),
+        fingerprint=hashlib.sha256(
+            f"{train.fingerprint} {validation.fingerprint}".encode()
+        ).hexdigest(),
+        versions=versions(),
+        command=cell.command,
+    )
+    if known := finished(out, blank):
+        return known
+    parts = [features(model, images, cache=cache) for images in (train, validation)]
+
+    def test() -> Features:
+        return features(model, load_test(cell.data, level=cell.level), cache=cache)
+
+    metrics, right = PROTOCOLS[cell.protocol](*parts, test, cell.seed)
+    results = {
+        name: Result(**{**vars(blank), "metric": name, "value": float(value)})
+        for name, value in metrics.items()
+    }
+    if right is not None:
+        path = right_file(out, next(iter(results.values())))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        save_file({"right": right.to(torch.float16).cpu().contiguous()}, partial)
+        partial.replace(path)
+    for result in reversed(results.values()):
+        append(out, result)
+    return results
+
+
+def finished(out: str | Path, blank: Result) -> dict[str, Result]:
+    """Results of a cell that the file holds, the main one first; none if it is not complete."""
+    same = {}
+    for result in read(out):
+        if identity(result) == identity(blank):
+            same[result.metric] = result
+    last = next(reversed(same.values()), None)
+    if last is None or last.metric not in MAIN[blank.protocol]:
+        return {}
+    return dict(reversed(same.items()))
+
+
+MAIN = {
+    "probe": ("top1",),
+    "knn": ("top1",),
+    "prototype": ("top1",),
+    "fewshot": ("25-shot", "10-shot", "5-shot", "1-shot"),
+    "scores": ("logme",),
+}
+
+
+def identity(result: Result) -> str:
+    """What was measured, whichever metric of it."""
+    return Result(**{**vars(result), "metric": ""}).cell()
+
+
+def right_file(out: str | Path, main: Result) -> Path:
+    """Where the shares of right answers for every test picture of a cell lie."""
+    key = hashlib.sha256(main.cell().encode()).hexdigest()[:32]
+    return Path(out).with_suffix(".right") / f"{key}.safetensors"
+
+
+def right(out: str | Path, main: Result) -> Tensor | None:
+    """Shares of right answers for every test picture (n,) float64, where the protocol has them."""
+    path = right_file(out, main)
+    return load_file(path)["right"].double() if path.exists() else None
+
+
+def run(
+    wanted: Sequence[Cell],
+    out: str | Path,
+    *,
+    cache: str | Path | None = None,
+    jobs: int = 1,
+    launcher: str | None = None,
+) -> Iterator[tuple[Cell, dict[str, Result] | Exception]]:
+    """Measure cells and give each with its results as soon as it is done, or with its error:
+    one cell's failure does not stop the others.
+
+    Args:
+        jobs: processes on this machine.
+        launcher: "slurm" or "local": hand the cells to submitit, `jobs` at a time.
+
+    Raises:
+        ImportError: for a launcher without submitit.
+    """
+    if launcher:
+        yield from submitted(wanted, out, cache, jobs, launcher)
+    elif jobs <= 1:
+        for cell in wanted:
+            yield cell, attempt(cell, out, cache)
+    else:
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        with concurrent.futures.ProcessPoolExecutor(
+            jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
+        ) as pool:
+            futures = {pool.submit(attempt, cell, out, cache): cell for cell in wanted}
+            for future in concurrent.futures.as_completed(futures):
+                yield futures[future], future.result()
+
+
+def attempt(cell: Cell, out: str | Path, cache: str | Path | None) -> dict | Exception:
+    """`measure`, with what it raises on bad input given back instead."""
+    try:
+        return measure(cell, out, cache)
+    except (LookupError, ValueError, OSError, RuntimeError) as error:
+        return error
+
+
+def submitted(wanted, out, cache, jobs: int, launcher: str) -> Iterator:
+    """`run` through submitit: each cell a task of one array on a cluster, or a local process."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise ImportError("--launcher needs submitit: pip install 'vcr_zoo[slurm]'") from error
+    logs = Path(out).with_suffix(".jobs")
+    executor = submitit.AutoExecutor(folder=logs, cluster=launcher)
+    executor.update_parameters(
+        name="vcr-zoo-transfer", cpus_per_task=4, timeout_min=240, slurm_array_parallelism=jobs
+    )
+    with executor.batch():
+        tasks = [executor.submit(attempt, cell, out, cache) for cell in wanted]
+    for cell, task in zip(wanted, tasks, strict=True):
+        yield cell, task.result()

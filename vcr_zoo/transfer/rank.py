@@ -1,0 +1,135 @@
+"""Which network to start from on given pictures, judged without training on them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+
+from vcr_zoo.data import DATASETS, load
+from vcr_zoo.features import Features, data_config, features, load_model
+from vcr_zoo.results import closest
+
+from .transferability import h_score, leep, logme, nce
+
+DECIDING = (
+    "logme",
+    "h_score",
+)  # every network has these; leep and nce are shown where it has a head
+
+
+class Standing(NamedTuple):
+    """One network's scores and its mean place by those of DECIDING, 1 being the best."""
+
+    model: str
+    scores: dict[str, float]
+    place: float
+
+
+def rank(
+    models: Sequence[str],
+    where: str | Path,
+    *,
+    limit: int = 5000,
+    seed: int = 0,
+    cache: str | Path | None = None,
+) -> list[Standing]:
+    """Networks in the order in which their features suit the pictures, the best first.
+
+    Args:
+        models: names or paths that `load_model` takes.
+        where: a data set's name or a folder with one subfolder for each class, of which, as of the
+            set, the train part is used if there is one.
+        limit: pictures looked at, drawn at random from the seed.
+
+    Raises:
+        LookupError: for a `where` that is neither, or a model that does not exist.
+        ValueError: for no models, or pictures from which nothing can be told.
+    """
+    if not models:
+        raise ValueError("no networks to rank: name some")
+    images = pictures(where, limit, seed)
+    scores = {name: scored(load_model(name), images, cache) for name in dict.fromkeys(models)}
+    places = dict.fromkeys(scores, 0.0)
+    for score in DECIDING:
+        order = sorted(scores, key=lambda name: -scores[name][score])
+        for place, name in enumerate(order, start=1):
+            places[name] += place / len(DECIDING)
+    standings = [Standing(name, scores[name], places[name]) for name in scores]
+    return sorted(standings, key=lambda s: (s.place, -s.scores["logme"]))
+
+
+def pictures(where: str | Path, limit: int, seed: int) -> Dataset:
+    """At most `limit` labelled pictures of a named set or a folder."""
+    generator = torch.Generator().manual_seed(seed)
+    if str(where) in DATASETS:
+        images = load(str(where), "train")
+        return images.subset(torch.randperm(len(images), generator=generator)[:limit].sort()[0])
+    root = Path(where).expanduser()
+    if not root.is_dir():
+        raise LookupError(f"{where} is neither a data set nor a folder.{closest(where, DATASETS)}")
+    folder = ImageFolder(root / "train" if (root / "train").is_dir() else root)
+    chosen = torch.randperm(len(folder), generator=generator)[:limit].sort()[0].tolist()
+    folder.samples = [folder.samples[i] for i in chosen]
+    return folder
+
+
+def scored(model: nn.Module, images: Dataset, cache: str | Path | None = None) -> dict[str, float]:
+    """Every score of one network; leep and nce if it has a linear head."""
+    if isinstance(images, ImageFolder):
+        mode = "L" if data_config(model)["input_size"][0] == 1 else "RGB"
+        images.loader = lambda path: opened(path, mode)
+    found = features(model, images, cache=cache)
+    scores = {"logme": logme(found), "h_score": h_score(found)}
+    head = model.get_classifier() if hasattr(model, "get_classifier") else None
+    if isinstance(head, nn.Linear):
+        scores |= head_scores(head, found)
+    return scores
+
+
+@torch.no_grad()
+def head_scores(head: nn.Linear, found: Features) -> dict[str, float]:
+    """Scores of what the network's own classes say about the new ones."""
+    p = head(found.x.to(head.weight)).softmax(dim=1).cpu()
+    classes = len(found.classes)
+    return {"leep": leep(p, found.y, classes), "nce": nce(p, found.y, classes)}
+
+
+def opened(path: str, mode: str) -> Image.Image:
+    """A picture as a network takes it.
+
+    Raises:
+        OSError: if it cannot be read, naming it.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.convert(mode)
+    except (OSError, ValueError) as error:
+        raise OSError(f"{path} is not a readable picture: {error}") from error
+
+
+def report(standings: Sequence[Standing], where: str | Path) -> str:
+    """The scores as a table, and what to do with them."""
+    names = list(dict.fromkeys(name for s in standings for name in s.scores))
+    width = max(len(s.model) for s in standings)
+    lines = ["  ".join([" " * width, *(name.rjust(8) for name in names), "mean place"])]
+    for s in standings:
+        values = [f"{s.scores[n]:8.3f}" if n in s.scores else " " * 8 for n in names]
+        lines.append("  ".join([s.model.ljust(width), *values, f"{s.place:10.1f}"]))
+    best, *others = standings
+    lines += ["", f"Start from {best.model}: first by {' and '.join(DECIDING)} on {where}."]
+    if others and others[0].place == best.place:
+        lines.append(f"{others[0].model} is as good: the two scores disagree.")
+    if others:
+        lines.append("These scores need no training and are rough; a probe decides between the")
+        lines.append(
+            f"first two: vcr-zoo transfer {best.model} {others[0].model} --data {where} --against "
+            f"{others[0].model}"
+            if str(where) in DATASETS
+            else "first two, once the pictures are split into train, validation and test."
+        )
+    return "\n".join(lines)
