@@ -42,7 +42,15 @@ def differing(one: Path, other: Path) -> list[str]:
     return [name for name in a if not a[name].equal(b[name])]
 
 
-@pytest.mark.parametrize("workers, ranks", [(0, 1), (2, 1), (0, 2), (2, 2)])
+@pytest.mark.parametrize(
+    "workers, ranks",
+    [
+        (0, 1),
+        (2, 2),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+        pytest.param(0, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_twenty_kills_change_no_bit(small, tmp_path, workers, ranks):
     """SIGKILL within steps, within saves and between epochs leaves a run that goes on exactly."""
     options = (*EVERYTHING_RANDOM, "--workers", str(workers))

@@ -100,7 +100,7 @@ def draw_confusion(result: Evaluation, path: str | Path) -> None:
     side = 3 + 0.3 * min(len(counts), 40)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {100 * result.top1:.2f} %")
     if len(counts) <= 40:
         axes.set_xticks(range(len(counts)), result.classes, rotation=90)

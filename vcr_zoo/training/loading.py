@@ -74,7 +74,8 @@ class Loader:
 
     def _finished(self, x, y: Tensor, epoch: int, step: int):
         if isinstance(x, dict):  # NaFlex: patches and where they are
-            return {k: v.to(self.device) for k, v in x.items()}, y.to(self.device)
+            moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in x.items()}
+            return moved, y.to(self.device)
         x, y = x.to(self.device, self.dtype), y.to(self.device)
         if self.erasing is not None:
             self.erasing.at(epoch, step)

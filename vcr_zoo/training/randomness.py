@@ -126,7 +126,7 @@ class Seeded(Dataset):
         for key, seed in keys:
             seed_everything(seed, devices=False)
             samples.append(self.dataset[key])
-        seed_everything(keys[0][1], COLLATE, devices=False)  # for mixup, which draws while collating
+        seed_everything(keys[0][1], COLLATE, devices=False)  # mixup draws while collating
         return samples
 
 
@@ -140,7 +140,7 @@ class SeededErasing:
     def at(self, epoch: int, step: int) -> None:
         self.epoch, self.step = epoch, step
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, **more) -> torch.Tensor:
         seed_everything(self.seed, self.epoch, ERASE, self.step, self.rank)
         self.step += 1
-        return self.erasing(images)
+        return self.erasing(images, **more)

@@ -1,0 +1,79 @@
+"""Evaluation and prediction read a run's folder and say what training said."""
+
+import pytest
+import torch
+
+from vcr_zoo.cli import main as cli
+from vcr_zoo.features import load_model
+from vcr_zoo.training import parse, train
+from vcr_zoo.training.evaluate import draw_confusion, evaluate, open_pictures, predict
+
+
+@pytest.fixture(scope="module")
+def run(pictures, tmp_path_factory):
+    argv = [str(pictures), "--model", "test_resnet", "--input-size", "3", "32", "32"]
+    argv += ["--num-classes", "3", "--epochs", "3", "-b", "8", "--lr", "0.05", "--workers", "0"]
+    argv += ["--output", str(tmp_path_factory.mktemp("runs")), "--warmup-epochs", "0"]
+    return train(parse(argv), progress=False)
+
+
+def test_evaluation_agrees_with_the_training_log(run, pictures, tmp_path):
+    """The same pictures, transforms and weights give the same accuracy; counts add up."""
+    result = evaluate(load_model(run.folder), open_pictures(str(pictures)))
+    assert 100 * result.top1 == pytest.approx(run.metrics["eval_top1"])
+    assert result.pictures == result.confusion.sum() == 9
+    assert result.top1 == pytest.approx(sum(result.recall) / 3)  # 3 pictures of each class
+    draw_confusion(result, tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").stat().st_size > 1000
+
+
+def test_prediction_names_the_likeliest_classes(run, pictures):
+    """Probabilities fall and, over all classes, sum to one; names are those of the folders."""
+    file = pictures / "train" / "class2" / "0.png"
+    model = load_model(run.folder)
+    (likely,) = predict(model, [file]).values()
+    assert len(likely) == 3
+    assert {name for name, _ in likely} == {"class0", "class1", "class2"}
+    shares = [share for _, share in likely]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
+
+
+def test_what_cannot_be_evaluated_is_refused(run, pictures, tmp_path):
+    model = load_model(run.folder)
+    with pytest.raises(OSError, match=r"killing\.py cannot be read as a picture"):
+        predict(model, [__file__.replace("test_evaluate", "killing")])
+    model.num_classes = 2
+    with pytest.raises(ValueError, match="3 classes, the model tells 2"):
+        evaluate(model, open_pictures(str(pictures)))
+    with pytest.raises(ValueError, match="does not exist"):
+        open_pictures(str(tmp_path / "absent"))
+
+
+def test_the_commands_print_it(run, pictures, capsys):
+    assert cli(["eval", str(run.folder), "--data", str(pictures)]) == 0
+    assert "top-1" in capsys.readouterr().out
+    file = str(pictures / "train" / "class1" / "0.png")
+    assert cli(["predict", str(run.folder), file, "--k", "1"]) == 0
+    assert capsys.readouterr().out.startswith(f"{file}: class")
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(small, tmp_path, capsys):
+    """Model, placements with axis and width, sizes, steps, memory and extra FLOPs; one step."""
+    assert train(parse(small("--dry-run", "--vcr-alpha", "1")), progress=False) is None
+    said = capsys.readouterr().out
+    for part in ("layer3.0: axis 1, width 192, 4 rows an image", "5 updates an epoch", "MiB"):
+        assert part in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_flops_of_vcr_are_two_products_of_rows_with_square_matrices(small):
+    """4 n d² a step: HᵀH in forward, HM in backward."""
+    from vcr_zoo.training import wiring
+    from vcr_zoo.training.distributed import start
+    from vcr_zoo.training.dry_run import flops
+
+    args = parse(small("--vcr-beta", "1", "--vcr-layers", "layer4,layer3", "--vcr-rows", "16"))
+    parts = wiring.wire(args, start(args))
+    plain, extra = flops(parts)
+    assert extra == 4 * (16 * 192**2 + 8 * 96**2) / 8
+    assert plain > 0 and torch.is_grad_enabled()

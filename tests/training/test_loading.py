@@ -1,0 +1,114 @@
+"""A batch is a function of seed, epoch and step, whoever makes it."""
+
+import pytest
+import torch
+
+from vcr_zoo.data import Images
+from vcr_zoo.training import parse, wiring
+from vcr_zoo.training.distributed import start
+from vcr_zoo.training.loading import tensor_obstacle
+from vcr_zoo.training.randomness import Order, mixed, restore, seed_everything, states
+
+
+def batches(argv: list[str], epoch: int, first: int = 0) -> list:
+    args = parse(argv)
+    return list(wiring.wire(args, start(args)).train.epoch(epoch, first))
+
+
+def equal(one: list, other: list) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(x.equal(v) and y.equal(w) for (x, y), (v, w) in pairs)
+
+
+RANDOM = ("--reprob", "0.5", "--mixup", "0.5", "--cutmix", "0.5", "--aa", "rand-m9-mstd0.5")
+
+
+@pytest.mark.parametrize("more", [(), ("--no-prefetcher",), ("--mixup-mode", "elem")])
+def test_a_loader_starts_anywhere_with_any_number_of_workers(small, more):
+    """What comes from step 2 on is what came there before, with 0, 1 or 2 workers."""
+    whole = batches(small(*RANDOM, *more), epoch=1)
+    for workers in ("0", "1", "2"):
+        rest = batches(small(*RANDOM, *more, "--workers", workers), epoch=1, first=2)
+        assert equal(rest, whole[2:])
+    assert not equal(batches(small(*RANDOM, *more), epoch=0), whole)
+    assert not equal(batches(small(*RANDOM, *more, "--seed", "7"), epoch=1), whole)
+
+
+def test_mixing_ends_at_its_epoch(small):
+    """--mixup-off-epoch holds in loader workers too, which keep their own copy of the mixer."""
+    argv = small("--mixup", "1", "--mixup-off-epoch", "1", "--smoothing", "0", "--workers", "1")
+    args = parse(argv)
+    loader = wiring.wire(args, start(args)).train
+    mixed_targets = torch.cat([y for _, y in loader.epoch(0)])
+    pure_targets = torch.cat([y for _, y in loader.epoch(1)])
+    assert ((mixed_targets > 0) & (mixed_targets < 1)).any()
+    assert set(pure_targets.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("n, ranks", [(42, 2), (43, 4), (7, 3)])
+def test_ranks_take_turns_in_one_permutation(n, ranks):
+    """Together they see every picture, and step by step the pictures that one process would."""
+    whole = list(Order(n, seed=1))
+    shares = [list(Order(n, 1, rank, ranks, pad=False)) for rank in range(ranks)]
+    assert sorted(whole) == list(range(n))
+    assert [shares[i % ranks][i // ranks] for i in range(n)] == whole
+    padded = [list(Order(n, 1, rank, ranks)) for rank in range(ranks)]
+    assert {len(share) for share in padded} == {-(-n // ranks)}
+
+
+def test_seeds_do_not_meet():
+    """Neighbors in seed, epoch and picture have nothing in common."""
+    seeds = {mixed(*key) for key in torch.cartesian_prod(*[torch.arange(20)] * 3).tolist()}
+    assert len(seeds) == 20**3
+    assert mixed(1, 2) != mixed(2, 1) and mixed(0) != mixed(0, 0)
+
+
+def test_generators_come_back():
+    """All three go on from where they were."""
+    import random
+
+    import numpy as np
+
+    seed_everything(3)
+    torch.randn(3), np.random.randn(3), random.gauss(0, 1)
+    saved = states()
+    first = torch.rand(2).tolist(), np.random.randn(2).tolist(), random.gauss(0, 1)
+    restore(saved)
+    assert (torch.rand(2).tolist(), np.random.randn(2).tolist(), random.gauss(0, 1)) == first
+
+
+def noise_images() -> Images:
+    """Thirty gray pictures in memory."""
+    import numpy as np
+
+    draws = np.random.default_rng(0)
+    x = draws.integers(0, 256, (30, 28, 28, 1), dtype=np.uint8)
+    y = np.arange(30) % 3
+    settings = {"name": "noise", "split": "train", "fingerprint": "noise"}
+    return Images(x, y, ("a", "b", "c"), y.astype(str), **settings)
+
+
+def test_small_pictures_take_the_fast_path_only_where_it_does_all_that_was_asked(monkeypatch):
+    """Each option that the tensor path does not know sends the run to timm's loader."""
+    images = noise_images()
+    plain = ["--color-jitter", "0", "--train-interpolation", "bilinear"]
+    config = {"crop_pct": 1.0, "interpolation": "bilinear"}
+    assert tensor_obstacle(parse(plain), images, config) == ""
+    for more in (["--aa", "rand"], ["--color-jitter", "0.4"], ["--grayscale-prob", "0.1"]):
+        assert more[0] in tensor_obstacle(parse([*plain, *more]), images, config)
+        assert tensor_obstacle(parse([*plain, *more, "--no-aug"]), images, config) == ""
+    for more in (["--aug-splits", "2"], ["--train-img-sizes", "24"], ["--naflex-loader"]):
+        assert more[0] in tensor_obstacle(parse([*plain, *more]), images, config)
+    assert "--crop-pct" in tensor_obstacle(parse(plain), images, config | {"crop_pct": 0.9})
+
+
+def test_the_fast_path_starts_anywhere_too(monkeypatch, tmp_path):
+    """Erased and mixed like the other, from (seed, epoch, step)."""
+    monkeypatch.setattr(wiring, "open_split", lambda *_, **__: noise_images())
+    argv = ["--dataset", "fmnist", "--model", "test_resnet", "--input-size", "1", "32", "32"]
+    argv += ["--crop-pct", "1", "--interpolation", "bilinear", "--train-interpolation", "bilinear"]
+    argv += ["--color-jitter", "0", "-b", "6", "--loader", "tensor", "--device", "cpu"]
+    argv += ["--reprob", "0.5", "--mixup", "0.5"]
+    whole = batches(argv, epoch=1)
+    assert len(whole) == 5 and whole[0][0].shape == (6, 1, 32, 32)
+    assert equal(batches(argv, epoch=1, first=3), whole[3:])

@@ -1,0 +1,115 @@
+"""What cannot be done is refused before training starts, saying what to do instead."""
+
+import shutil
+
+import pytest
+import torch
+
+from vcr_zoo.training import main, parse, train
+
+from .conftest import draw_pictures
+
+
+def refused(argv: list[str], kind: type, complaint: str) -> None:
+    with pytest.raises(kind, match=complaint):
+        train(parse(argv), progress=False)
+
+
+@pytest.mark.parametrize(
+    "more, kind, complaint",
+    [
+        (("--model", "resnet81"), LookupError, "no model 'resnet81'.*resnet18"),
+        (("--vcr-alpha", "-1"), ValueError, "--vcr-alpha must not be negative"),
+        (("--vcr-beta", "-0.5"), ValueError, "--vcr-beta must not be negative"),
+        (("--vcr-alpha", "1", "--vcr-layers", "layr4"), LookupError, "layr4.*layer4"),
+        (("--opt", "adamv"), ValueError, "'adamv' does not exist.*adam"),
+        (("--sched", "cosinus"), ValueError, "'cosinus' does not exist.*cosine"),
+        (("--dataset", "fminst"), ValueError, "no data set 'fminst'.*fmnist"),
+        (("--eval-metric", "top2"), ValueError, "'top2' does not exist.*Choose from"),
+        (("--torchscript",), ValueError, "--torchscript.*--torchcompile"),
+        (("--sync-bn", "--split-bn"), ValueError, "--split-bn needs"),
+        (("--batch-size", "9", "--mixup", "1"), ValueError, "pairs.*odd"),
+        (("--batch-size", "64"), ValueError, "42 pictures do not fill one batch of 64"),
+        (("--num-classes", "2"), ValueError, "3 classes, but --num-classes is 2"),
+        (("--loader", "tensor"), ValueError, "--loader tensor cannot do"),
+        (("--device", "cuda:7"), ValueError, "no CUDA device; use --device cpu"),
+        (("--aug-repeats", "3"), ValueError, "torchrun"),
+        (("--jsd-loss",), ValueError, "--aug-splits 2"),
+        (("--loss", "zlpr"), ValueError, "requires multi-label"),
+        (("--loss", "asl", "--bce-loss"), ValueError, "contradicts"),
+        (("--amp", "--model-dtype", "bfloat16"), ValueError, "--amp works on float32"),
+        (("--opt-kwargs", "speed=1"), ValueError, "--opt sgd does not take"),
+        (("--drop-block", "0.1", "--model", "test_vit"), ValueError, "does not take"),
+        (("--train-num-samples", "99"), ValueError, "99 pictures were asked for, of 42"),
+        (("--resume", "nowhere.pth.tar"), ValueError, "no checkpoint at nowhere"),
+        (("--class-map", "absent.txt"), (ValueError, ImportError), "absent.txt"),
+        (("--naflex-loader", "--vcr-alpha", "1"), ValueError, "padding"),
+        (("--task", "multilabel", "--kd-model-name", "x"), ValueError, "multilabel|several"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) and isinstance(value[0], str) else "",
+)
+def test_an_option_that_cannot_be_honoured(small, tmp_path, more, kind, complaint):
+    if "cuda:7" in more and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    refused(small(*more), kind, complaint)
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders(small, tmp_path):
+    """Empty, absent, of one class, or of other classes in validation."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    refused([str(empty), *small()[1:]], ValueError, "Found 0 images")
+    refused([str(tmp_path / "absent"), *small()[1:]], ValueError, "absent does not exist")
+    refused(small()[1:], ValueError, "no data: give --data-dir FOLDER")
+    one = draw_pictures(tmp_path / "one", classes=1, each=8)
+    refused([str(one), *small()[1:]], ValueError, "only one class, 'class0'")
+    other = draw_pictures(tmp_path / "other", classes=2, each=8)
+    (other / "validation" / "class1").rename(other / "validation" / "klass1")
+    refused([str(other), *small()[1:]], ValueError, r"only in training \['class1'\].*klass1")
+
+
+def test_a_picture_that_is_none_is_named(small, pictures, tmp_path):
+    """Before training if its header is broken, once met if its pixels are; or it is skipped."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(pictures, folder)
+    bad = folder / "train" / "class1" / "3.png"
+    argv = [str(folder), *small()[1:]]
+
+    whole = bad.read_bytes()
+    bad.write_bytes(b"no picture")
+    refused(argv, OSError, r"3\.png cannot be read.*--on-bad-image skip")
+    bad.write_bytes(whole[: len(whole) // 2])
+    refused([*argv, "--overwrite"], OSError, r"3\.png cannot be read")
+    run = train(parse([*argv, "--overwrite", "--on-bad-image", "skip"]), progress=False)
+    assert run.metrics["epoch"] == 2
+
+
+def test_a_checkpoint_of_another_model(small, tmp_path):
+    train(parse(small("--epochs", "1", experiment="first")), progress=False)
+    last = str(tmp_path / "first" / "last.pth.tar")
+    refused(small("--model", "test_vit", "--resume", last), ValueError, "of test_resnet")
+    wider = ("--model-kwargs", "stem_width=24", "--resume", last)
+    refused(small(*wider), ValueError, "does not fit test_resnet")
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(small, tmp_path):
+    """Unless that is asked for; nothing already trained is lost by running twice."""
+    train(parse(small("--epochs", "1")), progress=False)
+    before = (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns
+    refused(small("--epochs", "1"), FileExistsError, "--resume auto.*--overwrite.*--experiment")
+    assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns == before
+    train(parse(small("--epochs", "1", "--overwrite")), progress=False)
+    assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns > before
+
+
+def test_the_program_says_it_in_a_line(small, capsys):
+    """A wrong request ends with 2 and one line on stderr, no traceback."""
+    assert main(small("--vcr-alpha", "-1")) == 2
+    assert capsys.readouterr().err.startswith("train.py: --vcr-alpha must not be negative")
+    assert main(["--epohcs", "3"]) == 2
+
+
+def test_training_on_fewer_pictures_than_a_batch_is_possible_when_asked(small):
+    run = train(parse(small("--batch-size", "64", "--keep-last")), progress=False)
+    assert len(run.history) == 3

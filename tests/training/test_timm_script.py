@@ -1,0 +1,58 @@
+"""A user's own copy of timm's training script runs unchanged, with VCR switched on."""
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vcr_zoo.training import main
+
+SCRIPT = Path(__file__).with_name("fake_timm_script.py")
+
+
+def run(tmp_path, *vcr: str) -> dict:
+    out = tmp_path / "out.pt"
+    theirs = [str(out), "--model", "test_resnet", "--model-ema"]
+    theirs += ["--output", str(tmp_path), "--experiment", "theirs"]
+    assert main(["--timm-script", str(SCRIPT), *theirs, *vcr]) == 0
+    return torch.load(out)
+
+
+def test_the_script_trains_with_the_penalty_and_logs_its_terms(tmp_path):
+    """Its own options reach it, ours do not, and the weights differ from those without VCR."""
+    before = list(sys.argv), list(sys.path)
+    plain = run(tmp_path)
+    zero = run(tmp_path, "--vcr-alpha", "0", "--vcr-beta", "0")
+    assert not (tmp_path / "theirs").exists()
+    vcr = run(tmp_path, "--vcr-alpha", "1", "--vcr-beta", "1", "--vcr-layers", "pooled")
+
+    assert all(plain["state_dict"][k].equal(zero["state_dict"][k]) for k in plain["state_dict"])
+    assert vcr["state_dict"].keys() == plain["state_dict"].keys()
+    assert vcr["loss"] > plain["loss"]
+    rows = list(csv.DictReader((tmp_path / "theirs" / "vcr.csv").open()))
+    assert [row["step"] for row in rows] == ["0", "50"]
+    assert float(rows[0]["variance.fc.input"]) > 0
+    assert before == (sys.argv, sys.path)
+
+
+def test_a_script_that_is_none_is_refused(tmp_path, capsys):
+    assert main(["--timm-script", str(tmp_path / "absent.py")]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+    (tmp_path / "other.py").write_text("def main():\n    pass\n")
+    assert main(["--timm-script", str(tmp_path / "other.py")]) == 2
+    assert "uses none of timm's tasks" in capsys.readouterr().err
+
+
+@pytest.mark.network
+@pytest.mark.skipif("TIMM_TRAIN_SCRIPT" not in os.environ, reason="names no script of timm's")
+def test_the_real_script_takes_vcr(pictures, tmp_path):
+    """The copy that TIMM_TRAIN_SCRIPT names: two epochs, summary and terms side by side."""
+    argv = [str(pictures), "--model", "test_resnet", "--input-size", "3", "32", "32"]
+    argv += ["--num-classes", "3", "--batch-size", "8", "--epochs", "2", "--workers", "0"]
+    argv += ["--device", "cpu", "--output", str(tmp_path), "--experiment", "real"]
+    main(["--timm-script", os.environ["TIMM_TRAIN_SCRIPT"], *argv, "--vcr-alpha", "1"])
+    assert (tmp_path / "real" / "vcr.csv").exists()
+    assert len(list(csv.DictReader((tmp_path / "real" / "summary.csv").open()))) == 2
