@@ -211,6 +211,70 @@ def test_a_control_without_an_entry_is_refused(tmp_path):
         zoo.manifest(path)
 
 
+@pytest.fixture
+def run_folder(tmp_path):
+    """What a finished run leaves."""
+    folder = tmp_path / "run"
+    model = timm.create_model("test_resnet", num_classes=3)
+    config = dict(label_names=["a", "b", "c"], pretrained_cfg=dict(tag="vcr_mine"))
+    data = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=1.0)
+    timm.models.save_for_hf(
+        model,
+        folder,
+        config,
+        safe_serialization=True,
+        data_config=data | dict(interpolation="bilinear"),
+    )
+    return folder, model
+
+
+def test_a_packaged_run_is_the_run_rounded_to_half(run_folder, tmp_path):
+    folder, model = run_folder
+    path = tmp_path / "manifest.yaml"
+    entry = zoo.package(folder, "test_resnet.vcr_mine", license="mit", path=path)
+
+    entry.verify()
+    stored = load_file(entry.file)
+    for key, value in model.state_dict().items():
+        expected = value.half() if value.is_floating_point() else value
+        assert torch.equal(stored[key], expected)
+    assert (entry.num_classes, entry.label_names) == (3, ("a", "b", "c"))
+    assert (entry.mean, entry.input_size) == ((0.5,) * 3, (3, 32, 32))
+
+
+def test_packaging_again_replaces_the_entry_and_keeps_the_others(run_folder, tmp_path):
+    folder, _ = run_folder
+    path = tmp_path / "manifest.yaml"
+    zoo.package(folder, "test_resnet.base_mine", license="mit", path=path)
+    for license in ("mit", "cc-by-4.0"):
+        zoo.package(
+            folder,
+            "test_resnet.vcr_mine",
+            license=license,
+            control="test_resnet.base_mine",
+            path=path,
+        )
+    entries = zoo.manifest(path)
+
+    assert list(entries) == ["test_resnet.base_mine", "test_resnet.vcr_mine"]
+    assert entries["test_resnet.vcr_mine"].license == "cc-by-4.0"
+
+
+def test_what_cannot_be_packaged_is_refused(run_folder, tmp_path):
+    folder, model = run_folder
+    path = tmp_path / "manifest.yaml"
+
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        zoo.package(tmp_path, "test_resnet.vcr_mine", license="mit", path=path)
+    with pytest.raises(ValueError, match="trained test_resnet, not the resnet18"):
+        zoo.package(folder, "resnet18.vcr_mine", license="mit", path=path)
+    model.fc.bias.data[0] = 1e6
+    save_file(model.state_dict(), folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"fc\.bias has values that half precision cannot hold"):
+        zoo.package(folder, "test_resnet.vcr_mine", license="mit", path=path)
+    assert not path.exists()
+
+
 def test_builds_that_do_not_match_are_explained(tmp_path):
     """timm cannot be imported beside a torchvision built for another torch; say what to install."""
     (tmp_path / "timm.py").write_text(

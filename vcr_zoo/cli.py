@@ -386,7 +386,46 @@ def add_bench_data(benches) -> None:
     parser.add_argument("--device", default="cpu", help="(default: cpu)")
 
 
+def add_bench_step(benches) -> None:
+    parser = bench_parser(benches, "step", "a training step with VCR, beside the plain one")
+    parser.add_argument("--model", default="resnet50", help="timm architecture")
+    parser.add_argument("--size", type=int, default=96, help="of the images, in pixels")
+    parser.add_argument("--batch", type=int, default=16, help="images a step (default: 16)")
+    parser.add_argument("--layers", default="blocks", help="what is regularized")
+    parser.add_argument("--rows", type=int, default=None, help="samples of the sampled step")
+    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--compile", action="store_true", help="with torch.compile")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+    parser.add_argument("--repeats", type=int, default=20, help="(default: 20)")
+
+
+def add_package(commands) -> None:
+    parser = commands.add_parser(
+        "package",
+        help="put a finished run's weights into this package, in half precision",
+        epilog="example: vcr-zoo package runs/test_resnet.vcr_fmnist4 test_resnet.vcr_fmnist4 "
+        "--license mit --control test_resnet.base_fmnist4",
+    )
+    parser.add_argument("run_folder", help="folder of the run")
+    parser.add_argument("name", help="architecture.tag that timm will know them by")
+    parser.add_argument("--license", required=True, help="as the training data allows")
+    parser.add_argument("--control", help="name of the network trained identically without VCR")
+    parser.set_defaults(run=run_package)
+
+
+def run_package(args) -> None:
+    from pathlib import Path
+
+    from vcr_zoo import zoo
+
+    run = Path(args.run_folder)
+    entry = zoo.package(run, args.name, license=args.license, control=args.control)
+    print(f"{entry.file}: {entry.file.stat().st_size:,} bytes, sha256 {entry.sha256}")
+
+
 BENCHES = [
+    add_bench_step,
     add_bench_data,
     add_bench_probe,
     add_bench_features,
@@ -403,6 +442,7 @@ COMMANDS = [
     add_rank,
     add_concat,
     add_bench,
+    add_package,
 ]  # add_<command> functions, in the order that help lists them
 
 if __name__ == "__main__":

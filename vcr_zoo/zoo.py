@@ -6,6 +6,7 @@ not the architecture, so an entry is one more tag on timm's own architecture.
 
 import functools
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import timm.models
 import yaml
+from safetensors.torch import load_file, save_file
 from timm.models import DefaultCfg, PretrainedCfg, model_entrypoint, register_model
 from timm.models import split_model_name_tag as split_name
+from torch import Tensor
 
 from vcr_zoo.results import closest
 
@@ -156,6 +159,53 @@ def verified(entrypoint: Callable, entries: dict[str, Entry]) -> Callable:
 
     create.vcr_entries = entries
     return create
+
+
+def package(
+    run: Path, name: str, *, license: str, control: str | None = None, path: Path = MANIFEST
+) -> Entry:
+    """Put a run's weights, in half precision, and their entry into a manifest.
+
+    Args:
+        run: the folder of a finished run, with config.json and model.safetensors.
+        name: architecture.tag under which timm will know them; replaces an entry of that name.
+        license: of the weights, as their training data allows.
+        control: the name of the network trained identically without VCR.
+
+    Raises:
+        FileNotFoundError: if the folder holds no finished run.
+        ValueError: if the run is of another architecture, or its weights exceed half precision.
+    """
+    if not (run / "config.json").exists():
+        raise FileNotFoundError(f"{run} is no finished run: it has no config.json")
+    config = json.loads((run / "config.json").read_text())
+    if config["architecture"] != split_name(name)[0]:
+        raise ValueError(f"{run} trained {config['architecture']}, not the {name} it is to be")
+    weights = {key: half(key, value) for key, value in load_file(run / "model.safetensors").items()}
+    file = path.parent / f"{name}.safetensors"
+    save_file(weights, file, metadata={"format": "pt"})
+    cfg = config["pretrained_cfg"]
+    fields = {
+        **({"control": control} if control else {}),
+        "file": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "license": license,
+        "num_classes": config["num_classes"],
+        **{key: cfg[key] for key in ("input_size", "mean", "std", "interpolation", "crop_pct")},
+        "label_names": list(config.get("label_names", ())),
+    }
+    entries = (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+    text = yaml.safe_dump({**entries, name: fields}, sort_keys=False, default_flow_style=None)
+    path.write_text(text)
+    return manifest(path)[name]
+
+
+def half(key: str, tensor: Tensor) -> Tensor:
+    """A tensor in half precision, counts as they are."""
+    rounded = tensor.half() if tensor.is_floating_point() else tensor
+    if not rounded.isfinite().all():
+        raise ValueError(f"{key} has values that half precision cannot hold")
+    return rounded
 
 
 def check_name(name: str) -> None:

@@ -65,7 +65,9 @@ def bench(
     for _ in range(repeats):
         for step in steps.values():
             step.seconds.append(timed(step, images, target, amp))
-    return {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
+    found = {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
+    found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images)
+    return found
 
 
 def make(name, model, size, batch, layers, rows, compile, device, channels_last) -> Step:
@@ -186,6 +188,24 @@ def saved_bytes(step: Step, images: Tensor, target: Tensor, amp: bool) -> tuple[
         take(step, images, target, amp)
     features = sum(size for square, size in kept.values() if not square)
     return features, sum(size for square, size in kept.values() if square)
+
+
+def fidelity(exact: Step, sampled: Step, images: Tensor, draws: int = 16) -> dict[str, float]:
+    """Cosine between the penalty's gradient from sampled and from all rows, over all parameters:
+    mean of single steps, and of the mean over `draws` steps."""
+
+    def gradient(step: Step) -> Tensor:
+        _, added = step.forward(images)
+        parameters = [p for p in step.model.parameters() if p.requires_grad]
+        parts = torch.autograd.grad(added, parameters, allow_unused=True)
+        return torch.cat([part.flatten() for part in parts if part is not None]).double()
+
+    whole = gradient(exact)
+    some = [gradient(sampled) for _ in range(draws)]
+    return {
+        "cosine": sum(F.cosine_similarity(whole, one, dim=0).item() for one in some) / draws,
+        f"cosine_{draws}": F.cosine_similarity(whole, sum(some), dim=0).item(),
+    }
 
 
 def figures(step: Step, plain: Step, naive: Step) -> dict[str, float]:
