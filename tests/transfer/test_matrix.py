@@ -1,3 +1,4 @@
+import inspect
 import sys
 import types
 from dataclasses import replace
@@ -8,7 +9,10 @@ import torch
 from vcr_zoo.data import DATASETS
 from vcr_zoo.results import read
 from vcr_zoo.transfer import matrix
+from vcr_zoo.transfer.fewshot import fewshot_right
+from vcr_zoo.transfer.knn import knn_votes
 from vcr_zoo.transfer.matrix import PROTOCOLS, Cell, cells, measure, right, run
+from vcr_zoo.transfer.probe import choose
 
 from .made import network, pictures
 
@@ -152,6 +156,17 @@ def test_launcher_submits_one_task_for_each_cell(tmp_path, monkeypatch):
 
     assert submitted == [("out.jobs", "slurm"), 7, "no_net_a", "no_net_b"]
     assert [type(error) for _, error in found] == [LookupError, LookupError]
+
+
+@pytest.mark.parametrize(
+    "protocol, function", [("probe", choose), ("knn", knn_votes), ("fewshot", fewshot_right)]
+)
+def test_settings_that_are_written_down_are_those_used(protocol, function):
+    """The defaults of the functions, which the matrix does not change."""
+    defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
+
+    written = {name: value for name, value in matrix.SETTINGS[protocol].items() if name != "C"}
+    assert written == {name: defaults[name] for name in written}
 
 
 @pytest.mark.parametrize(

@@ -59,5 +59,5 @@ def test_limit_draws_pictures(folder, tmp_path):
 def test_what_cannot_be_ranked_is_answered(folder, tmp_path):
     with pytest.raises(ValueError, match="no networks"):
         rank([], folder)
-    with pytest.raises(LookupError, match="neither a data set nor a folder.*Closest: fmnist"):
+    with pytest.raises(LookupError, match=r"neither a data set nor a folder.*Closest: fmnist"):
         rank([network(tmp_path / "a")], "fmnst")

@@ -11,27 +11,15 @@ from .check import check
 SHOTS = (1, 5, 10, 25)
 
 
-def fewshot(
-    train: Features,
-    test: Features,
-    *,
-    shots: tuple[int, ...] = SHOTS,
-    draws: int = 5,
-    ridge: float = 1.0,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Mean top-1 accuracy over draws of `shots` pictures of every class, as "5-shot" and so on.
+def fewshot(train: Features, test: Features, **settings) -> dict[str, float]:
+    """Mean top-1 accuracy over draws of some pictures of every class: "5-shot" and so on.
 
-    A draw is a function of (seed, draw) alone, so that networks are compared on the same pictures,
-    and a larger number of shots holds the smaller ones. Shots that a class cannot give are left
-    out.
-
-    Raises:
-        ValueError: for features that `check` refuses, or if no number of shots is possible.
+    Args:
+        settings: of `fewshot_right`.
     """
-    check(train=train, test=test)
-    right = fewshot_right(train, test, shots=shots, draws=draws, ridge=ridge, seed=seed)
-    return {name: share.mean().item() for name, share in right.items()}
+    return {
+        name: share.mean().item() for name, share in fewshot_right(train, test, **settings).items()
+    }
 
 
 def fewshot_right(
@@ -43,7 +31,16 @@ def fewshot_right(
     ridge: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """As `fewshot`, for every test picture the share of draws that get it right: (n,) each."""
+    """For every test picture the share of draws that get it right: (n,) for each of `shots`.
+
+    A draw is a function of (seed, draw) alone, so that networks are compared on the same pictures,
+    and a larger number of shots holds the smaller ones. Shots that a class cannot give are left
+    out.
+
+    Raises:
+        ValueError: for features that `check` refuses, or if no number of shots is possible.
+    """
+    check(train=train, test=test)
     fewest, name = min(zip(torch.bincount(train.y).tolist(), train.classes, strict=True))
     possible = [k for k in shots if k <= fewest]
     if not possible:

@@ -154,7 +154,7 @@ def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dic
         metric="",
         value=0.0,
         seed=cell.seed,
-        settings={"level": cell.level},
+        settings={"level": cell.level, **SETTINGS.get(cell.protocol, {})},
         weights=weights_sha256(model),
         fingerprint=hashlib.sha256(
             f"{train.fingerprint} {validation.fingerprint}".encode()
@@ -197,6 +197,12 @@ def finished(out: str | Path, blank: Result) -> dict[str, Result]:
     return dict(reversed(same.items()))
 
 
+# What the protocols are run with, their functions' defaults, to stand beside every number.
+SETTINGS = {
+    "probe": {"C": "45 values, 1e-6 to 1e5", "tolerance": 1e-5},
+    "knn": {"k": 20, "temperature": 0.07},
+    "fewshot": {"draws": 5, "ridge": 1.0},
+}
 MAIN = {
     "probe": ("top1",),
     "knn": ("top1",),
