@@ -1,14 +1,13 @@
 """Throughput of feature extraction, beside a bare loop over the model."""
 
-import time
 from statistics import median
 
-import numpy as np
 import timm
 import torch
 
-from vcr_zoo.data import Images
-from vcr_zoo.features import data_config, features
+from vcr_zoo.features import features
+
+from .data import noise, timed
 
 
 def bench(
@@ -23,8 +22,8 @@ def bench(
     ready in memory; medians over repeats that take turns, so that both see the same machine."""
     network = timm.create_model(model, pretrained_cfg_overlay=dict(input_size=(3, size, size)))
     network = network.eval().to(device)
-    images = noise(pictures, data_config(network)["input_size"])
-    batch = torch.randn(batch_size, *data_config(network)["input_size"], device=device)
+    images = noise(pictures, size, 3)
+    batch = torch.randn(batch_size, 3, size, size, device=device)
     bare, ours = [], []
     for repeat in range(repeats + 1):
         bare_seconds = timed(lambda: loop(network, batch, pictures), device)
@@ -47,29 +46,9 @@ def bench(
     }
 
 
-def noise(n: int, shape: tuple[int, int, int]) -> Images:
-    """Pictures from a seed, of the size that the network takes."""
-    channels, height, width = shape
-    generator = np.random.default_rng(0)
-    x = generator.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
-    y = np.arange(n) % 2
-    return Images(
-        x, y, ("even", "odd"), y.astype(str), name="noise", split="train", fingerprint="noise"
-    )
-
-
 def loop(network: torch.nn.Module, batch: torch.Tensor, pictures: int) -> None:
     """As many pictures as asked for through the network, and nothing else."""
     cast = torch.autocast("cuda", torch.bfloat16, enabled=batch.device.type == "cuda")
     with torch.inference_mode(), cast:
         for _ in range(pictures // len(batch)):
             network.forward_head(network.forward_features(batch), pre_logits=True)
-
-
-def timed(action, device: str) -> float:
-    """Seconds that an action takes, with the device's work done."""
-    start = time.perf_counter()
-    action()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
