@@ -15,7 +15,7 @@ from .archives import unpack
 from .dataset import Dataset, Files, Pictures
 from .fetch import fetch, files_below, in_folder, scratch, sweep
 
-FORMAT = 1  # raised when what is built from the same files changes
+FORMAT = 2  # raised when what is built from the same files changes
 CHUNK = 4096  # pictures held in memory while writing
 
 
