@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from vcr_zoo.training import checkpoint, parse, train
+from vcr_zoo.training import checkpoint, parse, report, train
 
 
 def child(argv: list[str], rank: int, ranks: int, port: int, pipe: int, broken: bool) -> None:
@@ -28,6 +28,7 @@ def child(argv: list[str], rank: int, ranks: int, port: int, pipe: int, broken: 
         )
     if broken:  # weights and optimizer come back, the place in the epoch and the generators do not
         checkpoint.load_position = lambda parts, content: (content["epoch"], 0, {}, [])
+    report.EVERY = 0.0
     try:
         train(parse(argv), progress=lambda *_: os.write(pipe, b"."))
     except BaseException as error:
@@ -64,8 +65,9 @@ def main() -> None:
     epochs = set()
     while kills < order["kills"]:
         pids, listening = launch(argv, order["ranks"], order["broken"])
-        os.read(listening, 1)  # training begins
-        time.sleep(random.uniform(0, order["within"]))
+        for _ in range(1 + random.randrange(order["updates"] + 1)):
+            os.read(listening, 1)  # training begins, then a byte for each update; none at the end
+        time.sleep(random.uniform(0, 0.04))
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         codes = finished(pids)

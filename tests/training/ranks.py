@@ -45,7 +45,11 @@ def training(argv: list[str], out: str) -> None:
 
 
 def main() -> None:
-    order = json.loads(sys.argv[1])
+    print(json.dumps([run(order) for order in json.loads(sys.argv[1])]))
+
+
+def run(order: dict) -> dict:
+    """Exit codes of the ranks of one task, and how long they took after a rank was lost."""
     ranks, port = order["ranks"], random.randrange(20_000, 60_000)
     pids = []
     for rank in range(ranks):
@@ -69,7 +73,7 @@ def main() -> None:
         os.kill(pids[order["lose"]], signal.SIGKILL)
     began = time.monotonic()
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    print(json.dumps({"codes": codes, "seconds": time.monotonic() - began}))
+    return {"codes": codes, "seconds": time.monotonic() - began}
 
 
 if __name__ == "__main__":

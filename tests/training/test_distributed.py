@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from .conftest import draw_pictures
@@ -14,54 +13,59 @@ from .conftest import draw_pictures
 RANKS = Path(__file__).with_name("ranks.py")
 
 
-def on_ranks(task: str, argv: list[str], ranks: int, out: Path = Path(), **more):
-    order = {"task": task, "argv": argv, "ranks": ranks, "out": str(out), **more}
-    return subprocess.run(
-        [sys.executable, str(RANKS), json.dumps(order)],
+def on_ranks(*orders: dict) -> tuple[list[dict], str]:
+    """What came of each order, one after the other, and everything that was said."""
+    done = subprocess.run(
+        [sys.executable, str(RANKS), json.dumps(orders)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-@pytest.fixture(scope="module")
-def many_pictures(tmp_path_factory) -> Path:
-    """150 training pictures: two batches of 64 and one of 22."""
-    return draw_pictures(tmp_path_factory.mktemp("many"), classes=3, each=50, size=16)
+def test_synchronized_ranks_have_the_gradient_of_one_process(tmp_path):
+    """1 x 64, 2 x 32, 4 x 16 agree to 1e-9, augmented, regularized inside, accumulated, with a
+    short last batch: 150 pictures are two batches of 64 and one of 22."""
+    pictures = draw_pictures(tmp_path / "pictures", classes=3, each=50, size=16)
+    orders = [
+        {
+            "task": "gradients",
+            "ranks": ranks,
+            "out": str(tmp_path / f"{ranks}-{accumulated}.pt"),
+            "argv": [
+                *(str(pictures), "--model", "test_convnext", "--input-size", "3", "32", "32"),
+                *("--num-classes", "3", "--batch-size", str(64 // ranks), "--workers", "0"),
+                *("--device", "cpu", "--keep-last", "--grad-accum-steps", str(accumulated)),
+                *("--vcr-alpha", "1", "--vcr-beta", "10", "--vcr-layers", "blocks"),
+                *("--vcr-sync", "--lr", "0.01", "--val-split", ""),
+            ],
+        }
+        for accumulated in (1, 2, 3)
+        for ranks in (1, 2, 4)
+    ]
 
+    reports, said = on_ranks(*orders)
 
-@pytest.mark.parametrize("accumulated", [1, 2, 3])
-def test_synchronized_ranks_have_the_gradient_of_one_process(many_pictures, tmp_path, accumulated):
-    """1 x 64, 2 x 32, 4 x 16 agree to 1e-9, augmented, regularized inside, with a short last
-    batch."""
-    found = {}
-    for ranks in (1, 2, 4):
-        argv = [
-            *(str(many_pictures), "--model", "test_convnext", "--input-size", "3", "32", "32"),
-            *("--num-classes", "3", "--batch-size", str(64 // ranks), "--workers", "0"),
-            *("--device", "cpu", "--keep-last", "--grad-accum-steps", str(accumulated)),
-            *("--vcr-alpha", "1", "--vcr-beta", "10", "--vcr-layers", "blocks", "--vcr-sync"),
-            *("--lr", "0.01", "--val-split", ""),
-        ]
-        out = tmp_path / f"{ranks}.pt"
-        done = on_ranks("gradients", argv, ranks, out)
-        assert json.loads(done.stdout.splitlines()[-1])["codes"] == [0] * ranks, done.stderr
-        found[ranks] = torch.load(out)
-    assert len(found[1]) == -(-3 // accumulated)
-    for ranks in (2, 4):
-        for one, several in zip(found[1], found[ranks], strict=True):
-            assert (one - several).norm() < 1e-9 * one.norm()
+    assert all(set(report["codes"]) == {0} for report in reports), said
+    for accumulated in (1, 2, 3):
+        one, two, four = (torch.load(tmp_path / f"{n}-{accumulated}.pt") for n in (1, 2, 4))
+        assert len(one) == -(-3 // accumulated)
+        for several in (two, four):
+            for alone, together in zip(one, several, strict=True):
+                assert (alone - together).norm() < 1e-9 * alone.norm()
 
 
 def test_when_a_rank_dies_the_others_say_which(small):
     """Nobody waits forever for a process that is gone."""
     argv = small("--epochs", "200", "--val-interval", "50", "--vcr-alpha", "1")
 
-    done = on_ranks("training", argv, 3, lose=2, after=4)
+    order = {"task": "training", "argv": argv, "out": "", "ranks": 3, "lose": 2, "after": 4}
+    (report,), said = on_ranks(order)
 
-    report = json.loads(done.stdout.splitlines()[-1])
     assert report["codes"] == [1, 1, -9]
     assert report["seconds"] < 60
-    assert "rank 0 stops: rank 2 stopped answering" in done.stderr, done.stderr
-    assert "rank 1 stops: rank 2 stopped answering" in done.stderr, done.stderr
+    assert "rank 0 stops: rank 2 stopped answering" in said, said
+    assert "rank 1 stops: rank 2 stopped answering" in said, said

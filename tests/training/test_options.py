@@ -7,7 +7,7 @@ import pytest
 import yaml
 from timm.utils import ParseKwargs
 
-from vcr_zoo.training.options import as_yaml, parse, parser, recipes
+from vcr_zoo.training.options import as_yaml, parse, parser, recipe_file, recipes
 
 ADDED = {  # by timm 1.0.31, of which only the names are known
     **{"task": str, "loss": str, "target_format": str, "multilabel_threshold": float},
@@ -116,9 +116,10 @@ def test_yaml_numbers_may_be_written_as_people_write_them(tmp_path):
 
 def test_a_flag_overrides_the_file_and_the_file_the_recipe(tmp_path):
     recipe = next(name for name in recipes() if ".vcr_" in name)
+    alpha = yaml.safe_load(recipe_file(recipe).read_text())["vcr_alpha"]
     (tmp_path / "c.yaml").write_text(f"recipe: {recipe}\nepochs: 3\nbatch_size: 9\n")
     args = parse(["-c", str(tmp_path / "c.yaml"), "--batch-size", "11"])
-    assert (args.epochs, args.batch_size, args.vcr_alpha) == (3, 11, 1.0)
+    assert (args.epochs, args.batch_size, args.vcr_alpha) == (3, 11, alpha)
     assert {"epochs", "batch_size", "vcr_alpha"} <= args.given and "seed" not in args.given
 
 
@@ -134,14 +135,14 @@ def test_what_a_run_writes_is_what_a_run_reads(tmp_path):
 def test_recipe_opens_with_its_command_and_reads(name):
     """A pair's recipes differ in the two coefficients alone."""
     args = parse(["--recipe", name])
-    text = Path(parser.__code__.co_filename).parents[1] / "recipes" / f"{name}.yaml"
-    assert text.read_text().startswith(f"# python train.py --recipe {name}\n")
+    text = recipe_file(name).read_text()
+    assert text.startswith(f"# python train.py --recipe {name}\n")
     if ".vcr_" in name:
         control = vars(parse(["--recipe", name.replace(".vcr_", ".base_")]))
         differing = {key for key, value in vars(args).items() if control[key] != value}
         assert differing == {"recipe", "vcr_alpha", "vcr_beta"}
         assert control["vcr_alpha"] == control["vcr_beta"] == 0
-    assert yaml.safe_load(text.read_text()).get("recipe") is None
+    assert yaml.safe_load(text).get("recipe") is None
 
 
 def test_unknown_options_and_recipes_name_the_closest():

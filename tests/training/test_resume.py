@@ -18,11 +18,11 @@ EVERYTHING_RANDOM = (
 )
 
 
-def killed(folder: Path, argv: list[str], *, ranks=1, kills=20, broken=False, within=0.35) -> dict:
+def killed(folder: Path, argv: list[str], *, kills: int, ranks=1, broken=False, updates=2) -> dict:
     """Run `argv` to its end through kills, in processes of its own."""
     order = {
         **{"folder": str(folder), "argv": argv, "ranks": ranks, "kills": kills},
-        **{"broken": broken, "seed": 1, "within": within},
+        **{"broken": broken, "seed": 1, "updates": updates},
     }
     done = subprocess.run(
         [sys.executable, str(KILLING), json.dumps(order)],
@@ -43,22 +43,23 @@ def differing(one: Path, other: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "workers, ranks",
+    "kills, workers, ranks",
     [
-        (0, 1),
-        (2, 2),
-        pytest.param(2, 1, marks=pytest.mark.slow),
-        pytest.param(0, 2, marks=pytest.mark.slow),
+        (20, 0, 1),
+        (5, 2, 2),
+        *(pytest.param(20, *more, marks=pytest.mark.slow) for more in ((2, 1), (0, 2), (2, 2))),
     ],
 )
-def test_twenty_kills_change_no_bit(small, tmp_path, workers, ranks):
+def test_kills_change_no_bit(small, tmp_path, kills, workers, ranks):
     """SIGKILL within steps, within saves and between epochs leaves a run that goes on exactly."""
     options = (*EVERYTHING_RANDOM, "--workers", str(workers))
 
     killed(tmp_path / "whole", small(*options, experiment="whole"), ranks=ranks, kills=0)
-    report = killed(tmp_path / "killed", small(*options, experiment="killed"), ranks=ranks)
+    argv = small(*options, experiment="killed")
+    spread = 40 // kills  # updates between kills, so that they fall on all epochs
+    report = killed(tmp_path / "killed", argv, ranks=ranks, kills=kills, updates=spread)
 
-    assert report["kills"] == 20 and len(report["epochs"]) > 1
+    assert report["kills"] == kills and len(report["epochs"]) > 1
     assert differing(tmp_path / "killed", tmp_path / "whole") == []
     summaries = [(tmp_path / name / "summary.csv").read_text() for name in ("killed", "whole")]
     assert summaries[0] == summaries[1]
@@ -68,9 +69,7 @@ def test_without_the_position_the_same_kills_change_the_weights(small, tmp_path)
     """The comparison above can fail: it does when what it protects is taken away."""
     options = (*EVERYTHING_RANDOM,)
 
-    killed(
-        tmp_path / "broken", small(*options, experiment="broken"), kills=4, broken=True, within=0.3
-    )
+    killed(tmp_path / "broken", small(*options, experiment="broken"), kills=4, broken=True)
     killed(tmp_path / "whole", small(*options, experiment="whole"), kills=0)
 
     assert differing(tmp_path / "broken", tmp_path / "whole")
