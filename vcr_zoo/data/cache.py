@@ -1,9 +1,13 @@
 """One cache format: uint8 arrays to map into memory, beside a JSON header; complete or absent."""
 
+import gzip
 import hashlib
 import json
 import os
 import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -174,11 +178,29 @@ def checked(row: Dataset, files: Files) -> Files:
 
 
 def payload_sum(files: Files) -> str:
-    """sha256 over the names and contents of the files, unpacked; packing does not matter."""
+    """sha256 over the names and contents of the files, unpacked; packing does not matter.
+
+    Raises:
+        ValueError: naming a file that is truncated or damaged.
+    """
     total = hashlib.sha256()
     for key in sorted(files):
-        total.update(f"{hashlib.sha256(content(files[key])).hexdigest()}  {key}\n".encode())
+        for name, data in unpacked(key, files[key]):
+            total.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode())
     return total.hexdigest()
+
+
+def unpacked(key: str, path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents: of a zip file's members under another ending, else of the file."""
+    if path.suffix not in (".pk3", ".sh3f"):
+        yield key, content(path)
+        return
+    try:
+        with zipfile.ZipFile(path) as members:
+            for name in sorted(set(members.namelist())):
+                yield f"{key}/{name}", members.read(name)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path.name} is truncated or damaged: {error}") from None
 
 
 def content(path: Path) -> bytes:
@@ -189,9 +211,6 @@ def content(path: Path) -> bytes:
     """
     if path.suffix != ".gz":
         return path.read_bytes()
-    import gzip
-    import zlib
-
     try:
         with gzip.open(path) as packed:
             return packed.read()

@@ -51,6 +51,6 @@ ROW = Dataset(
             megabytes=120,
         ),
     ),
-    sha256=("04034482603e88ae8013ddec6f1550d88d245939a09b73117de216acff55b2a8",),
+    sha256=("d9e1d22fe0ba9d5f942803a486a69702c2dbea1e20431881d0e3a6f425241be8",),
     validation_share=0.2,
 )

@@ -49,6 +49,6 @@ ROW = Dataset(
             megabytes=336,
         ),
     ),
-    sha256=("007f75862d86ef2dff2e285a1a4f9ff4ff5be4998d22953762a35b7033ed46a9",),
+    sha256=("2c974e414b575d5925b46ac7fc84d10684d5df588a47b0f4eaccb054877cde25",),
     validation_share=0.2,
 )
