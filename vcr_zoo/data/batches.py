@@ -208,26 +208,29 @@ class Batches:
     def pictures(self, index: np.ndarray) -> Tensor:
         """The pictures at some indices as this epoch shows them: (b,) -> float32 (b, c, h, w)."""
         x = self._pixels(index)
-        b, c, height, width = x.shape
+        b, height, width, c = x.shape
         crop, mirror = self._draws(index, height, width)
         if crop is not None or (height, width) != self.input_size[1:]:
             top, left, h, w = crop if crop is not None else _whole(b, height, width, self.device)
             rows = resampling(top, h, height, self.input_size[1], mirror[1])
             columns = resampling(left, w, width, self.input_size[2], mirror[0])
-            x = x.reshape(b, c * height, width) @ columns.mT  # (b, c * height, w)
-            x = rows[:, None] @ x.view(b, c, height, -1)  # (b, c, h, w)
+            x = rows @ x.view(b, height, width * c)  # (b, out h, w * c)
+            x = (
+                x.view(b, -1, width, c).permute(0, 3, 1, 2).reshape(b, -1, width)
+            )  # (b, c * out h, w)
+            x = (x @ columns.mT).view(b, c, *self.input_size[1:])
+        else:
+            x = x.permute(0, 3, 1, 2).contiguous()
         if c == 3 and self.input_size[0] == 1:
             luma = torch.tensor(LUMA, device=x.device).view(3, 1, 1)
             x = (x * luma).sum(dim=1, keepdim=True)
-        return (x - self.mean) / self.std
+        return (x - self.mean).div_(self.std)
 
     def _pixels(self, index: np.ndarray) -> Tensor:
-        """float32 (b, c, h, w) in [0, 255]."""
+        """float32 (b, h, w, c) in [0, 255]."""
         if self.x is None:
-            x = torch.from_numpy(self.images.x[index]).to(self.device)
-        else:
-            x = self.x[torch.from_numpy(index).to(self.device)]
-        return x.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            return torch.from_numpy(self.images.x[index]).to(self.device).float()
+        return self.x[torch.from_numpy(index).to(self.device)].float()
 
     def _draws(self, index: np.ndarray, height: int, width: int) -> tuple:
         """Crop (or None: the whole picture) and whether to mirror left-right and top-bottom."""

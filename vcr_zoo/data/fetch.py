@@ -144,12 +144,15 @@ def _run(command: list[str], package: Package, work: Path, what: str = "") -> No
     said = work / "said"
     environment = os.environ | {"TMPDIR": str(work), "LC_ALL": "C.UTF-8"}
     total = None if what else int(package.megabytes * 1e6) or None
-    with (
-        said.open("wb") as log,
-        tqdm(
-            total=total, unit="B", unit_scale=True, leave=False, desc=f"{package.name} {what}"
-        ) as bar,
-    ):
+    bar = tqdm(
+        total=total,
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        disable=None,  # shown on a terminal only
+        desc=f"{package.name} {what}",
+    )
+    with said.open("wb") as log, bar:
         client = subprocess.Popen(
             command,
             cwd=work,

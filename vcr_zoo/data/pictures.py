@@ -46,7 +46,7 @@ def pack(
         ValueError: naming the first picture that does not decode.
     """
     seen, kept, x = set(), [], []
-    for item in tqdm(items, desc="reading", unit=" pictures", leave=False):
+    for item in tqdm(items, desc="reading", leave=False, disable=None):
         picture = opened(item)
         digest = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).digest()
         if digest not in seen:
@@ -90,7 +90,7 @@ def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work:
         raise ValueError(f"{len(items)} pictures of {len(classes)} classes; two classes are needed")
     shape = (len(items), size, size, 3)
     x = np.lib.format.open_memmap(work / "all.npy", "w+", dtype=np.uint8, shape=shape)
-    for index, item in enumerate(tqdm(items, desc="reading", unit=" pictures", leave=False)):
+    for index, item in enumerate(tqdm(items, desc="reading", leave=False, disable=None)):
         x[index] = cropped(opened(Item(item.name, item.source, "", "")), size)
     part = np.array([item.part for item in items])
     return Pictures(
