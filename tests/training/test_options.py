@@ -120,7 +120,7 @@ def test_a_flag_overrides_the_file_and_the_file_the_recipe(tmp_path):
     (tmp_path / "c.yaml").write_text(f"recipe: {recipe}\nepochs: 3\nbatch_size: 9\n")
     args = parse(["-c", str(tmp_path / "c.yaml"), "--batch-size", "11"])
     assert (args.epochs, args.batch_size, args.vcr_alpha) == (3, 11, alpha)
-    assert {"epochs", "batch_size", "vcr_alpha"} <= args.given and "seed" not in args.given
+    assert {"epochs", "batch_size", "vcr_alpha"} <= args.given and "bn_eps" not in args.given
 
 
 def test_what_a_run_writes_is_what_a_run_reads(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from timm.data import create_dataset, create_loader
 from timm.optim import create_optimizer_v2
-from timm.task import ClassificationTask
+from torch.nn.functional import cross_entropy
 
 from vcr_zoo.training import parse
 from vcr_zoo.training.distributed import start
@@ -104,13 +104,12 @@ def timm_epochs(folder, model, size, batch_size, workers, device):
         device=torch.device(device),
     )
     network = timm.create_model(model, num_classes=2).to(device)
-    task = ClassificationTask(network, device=torch.device(device), verbose=False)
     optimizer = create_optimizer_v2(network, "sgd", lr=0.01, weight_decay=2e-5, momentum=0.9)
     while True:
         network.train()
         total = 0.0
         for x, y in loader:
-            loss = task(x, y)["loss"]
+            loss = cross_entropy(network(x), y)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

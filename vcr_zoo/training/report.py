@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .checkpoint import write
+from .loop import Update
 
 EVERY = 0.2  # seconds between two signs of progress
 
@@ -22,30 +23,34 @@ class Progress:
 
     Args:
         to: None for our own line, False for silence, or a callable(description, done, total).
-        total: batches of the whole run; done: those that a resumed run has behind it.
+        epochs: of the whole run; total: its batches; done: those that a resumed run has had.
     """
 
-    def __init__(self, to: Callable | bool | None, total: int, done: int, name: str):
-        self.to, self.total, self.done, self.name = to, total, done, name
-        self.seen, self.began, self.told = 0, time.perf_counter(), 0.0
+    def __init__(self, to: Callable | bool | None, epochs: int, total: int, done: int, name: str):
+        self.to, self.epochs, self.total, self.done, self.name = to, epochs, total, done, name
+        self.batch = done % max(total // max(epochs, 1), 1)  # of the epoch that we are in
+        self.seen = 0
+        self.began, self.told = time.perf_counter(), 0.0
         self.bar = None
         if to is None:
             self.bar = tqdm(total=total, initial=done, desc=name, unit="batch", mininterval=0.5)
         self.tell(name)
 
-    def step(self, epoch: int, epochs: int, batches: int, pictures: int, rate: float) -> None:
-        """Take note of `batches` more, holding `pictures`."""
+    def step(self, epoch: int, update: Update, rate: float) -> None:
+        """Take note of an optimizer step, at a learning rate."""
+        x = update.images["patches"] if isinstance(update.images, dict) else update.images
+        batches = update.done - self.batch if update.done > self.batch else update.done
+        self.batch = update.done
         self.done += batches
-        self.seen += pictures
+        self.seen += batches * len(x)
         if self.bar is not None:
             self.bar.update(batches)
         if (now := time.perf_counter()) - self.told < EVERY:
             return
         self.told = now
         speed = self.seen / (now - self.began)
-        self.tell(
-            f"{self.name} epoch {epoch + 1}/{epochs}", f"{speed:,.0f} images/s, lr {rate:.2e}"
-        )
+        where = f"{self.name} epoch {epoch + 1}/{self.epochs}"
+        self.tell(where, f"{speed:,.0f} images/s, lr {rate:.2e}")
 
     def tell(self, description: str, detail: str = "") -> None:
         if self.bar is not None:

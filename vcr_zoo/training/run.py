@@ -93,13 +93,7 @@ def resumed_from(args: argparse.Namespace, folder: Path) -> Path | None:
 def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> Run:
     """Train, validate and save, epoch by epoch."""
     args, primary = parts.args, parts.args.rank == 0
-    epoch, batches, metered, history = 0, 0, {}, []
-    if content:
-        epoch, batches, metered, history = checkpoint.load_position(parts, content)
-    elif args.start_epoch is not None:
-        epoch = args.start_epoch
-    if epoch and not batches and not history and parts.schedule is not None:
-        _advance(parts, epoch)
+    first, batches, metered, history = _begin(parts, content)
     saver = loggers = None
     if primary:
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,13 +102,14 @@ def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> R
         if content and "saver" in content and found.parent.resolve() == folder.resolve():
             saver.load_state_dict(content["saver"])
         loggers = Loggers(args, folder)
-    end = min(parts.epochs, args.stop_epoch or parts.epochs)
-    steps = len(parts.train)
-    name = folder.name
-    line = Progress(progress if primary else False, end * steps, epoch * steps + batches, name)
+    end, steps = min(parts.epochs, args.stop_epoch or parts.epochs), len(parts.train)
+    line = Progress(
+        progress if primary else False, end, end * steps, first * steps + batches, folder.name
+    )
     watch = Watch(parts)
 
     def position(batches: int, meter: Meter | None) -> None:
+        """Tell the saver where we are; every rank takes part."""
         watch.look()
         state = meter.state() if meter else {}
         made = checkpoint.snapshot(parts, batches, state, history, together.gather)
@@ -122,17 +117,13 @@ def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> R
             saver.position = made
 
     metrics = history[-1] if history else {}
-    for current in range(epoch, end):
+    for epoch in range(first, end):
         meter = Meter(parts)
         if metered:
             meter.load(metered)
             metered = {}
-        before = batches
-        for update in updates(parts, current, batches, meter, watch):
-            rate = parts.optimizer.param_groups[0]["lr"]
-            pictures = len(update.images) if not isinstance(update.images, dict) else 0
-            line.step(current, end, update.done - before, pictures * (update.done - before), rate)
-            before = update.done
+        for update in updates(parts, epoch, batches, meter, watch):
+            line.step(epoch, update, parts.optimizer.param_groups[0]["lr"])
             if args.save_images and primary and update.index % args.log_interval == 0:
                 file = folder / f"train-batch-{update.done - 1}.jpg"
                 save_image(update.images, file, padding=0, normalize=True)
@@ -141,35 +132,27 @@ def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> R
             if due or stop:
                 position(update.done, meter)
                 if saver:
-                    saver.save_recovery(current, update.index)
+                    saver.save_recovery(epoch, update.index)
             if stop:
                 line.close()
                 together.close()
-                raise KeyboardInterrupt(f"stopped at epoch {current}, batch {update.done}; saved")
+                raise KeyboardInterrupt(f"stopped at epoch {epoch}, batch {update.done}; saved")
         batches = 0
-        trained = meter.means(args.distributed)
-        if args.distributed and args.dist_bn:
-            distribute_bn(
-                parts.task.get_trainable_module(), args.world_size, args.dist_bn == "reduce"
-            )
-        validated = _validated(parts, current, end)
-        metric = None
-        if validated is not None:
-            metrics = _row(parts, current, trained, validated)
-            history.append(metrics)
-            metric = {**trained, **validated}[parts.metric]
+        row, metric = _measure(parts, epoch, end, meter)
         if parts.schedule is not None:
-            parts.schedule.step(current + 1, metric)
-        if validated is None:
+            parts.schedule.step(epoch + 1, metric)
+        if row is None:
             continue
+        metrics = row
+        history.append(row)
         position(0, None)
         if saver:
             write_summary(folder, history)
-            saver.save_checkpoint(current, metric)
-            loggers.row(metrics)
-            line.epoch(metrics)
-        if saver and current + 1 in (args.save_epochs or ()):
-            saver.save_milestone(current + 1)
+            saver.save_checkpoint(epoch, metric)
+            loggers.row(row)
+            line.epoch(row)
+            if epoch + 1 in (args.save_epochs or ()):
+                saver.save_milestone(epoch + 1)
     line.close()
     if not primary:
         return Run(folder, None, metrics, history)
@@ -178,28 +161,44 @@ def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> R
     return Run(folder, checkpoint.export(parts, folder), {**metrics, **best}, history)
 
 
-def _advance(parts: Parts, epoch: int) -> None:
-    """Bring the schedule to an epoch that training begins at."""
-    if parts.args.sched_on_updates:
-        parts.schedule.step_update(epoch * parts.updates_per_epoch)
-    else:
-        parts.schedule.step(epoch)
+def _begin(parts: Parts, content: dict | None) -> tuple[int, int, dict, list]:
+    """Where to begin: epoch, batches of it that are done, their meter, and earlier epochs' rows."""
+    position = parts.args.start_epoch or 0, 0, {}, []
+    if content:
+        position = checkpoint.load_position(parts, content)
+    epoch, batches, _, history = position
+    if epoch and not batches and not history and parts.schedule is not None:
+        if parts.args.sched_on_updates:
+            parts.schedule.step_update(epoch * parts.updates_per_epoch)
+        else:
+            parts.schedule.step(epoch)
+    return position
 
 
-def _validated(parts: Parts, epoch: int, end: int) -> dict | None:
-    """Metrics of validation; {} if there is none, None if this epoch is not validated."""
+def _measure(parts: Parts, epoch: int, end: int, meter: Meter) -> tuple[dict | None, float | None]:
+    """An epoch's row of the summary and its metric; nothing if it is one that is not validated."""
     args = parts.args
+    trained = meter.means(args.distributed)
+    if args.distributed and args.dist_bn:
+        model = parts.task.get_trainable_module()
+        distribute_bn(model, args.world_size, args.dist_bn == "reduce")
     if (epoch + 1) % args.val_interval and epoch + 1 != end:
-        return None
+        return None, None
+    validated = _validated(parts)
+    return _row(parts, epoch, trained, validated), {**trained, **validated}[parts.metric]
+
+
+def _validated(parts: Parts) -> dict:
+    """Metrics of validation, of the EMA if there is one; {} without a validation split."""
+    args = parts.args
     if parts.validation is None:
         return {}
-    metrics = validate(parts, parts.eval_model)
-    if parts.eval_model_ema is not None:
-        if args.distributed and args.dist_bn:
-            ema = parts.task.get_trainable_module(ema=True)
-            distribute_bn(ema, args.world_size, args.dist_bn == "reduce")
-        metrics = validate(parts, parts.eval_model_ema)
-    return metrics
+    if parts.eval_model_ema is None:
+        return validate(parts, parts.eval_model)
+    if args.distributed and args.dist_bn:
+        ema = parts.task.get_trainable_module(ema=True)
+        distribute_bn(ema, args.world_size, args.dist_bn == "reduce")
+    return validate(parts, parts.eval_model_ema)
 
 
 def _row(parts: Parts, epoch: int, trained: dict, validated: dict) -> dict:
