@@ -144,7 +144,7 @@ def test_a_consumer_that_works_in_place_is_kept_from_the_tapped_tensor(consumer)
     """Autograd refuses to write into a Function's view; the gradient must be the true one."""
     torch.manual_seed(0)
     model = InPlace(consumer)
-    penalties = attach(model, "block", input_size=(3, 8, 8))
+    penalties = attach(model, "block", rows=None, input_size=(3, 8, 8))
     with penalties.collect() as collected:
         output = model(images(size=8))
     (output.sum() + collected.total).backward()
@@ -281,6 +281,20 @@ def test_sampled_rows_are_a_function_of_seed_and_step():
 
     assert total(0, 7) == total(0, 7)
     assert len({total(0, 7), total(0, 8), total(1, 7)}) == 3
+
+
+def test_pooled_vectors_are_never_sampled():
+    """They are as few as the batch, fewer than the features already."""
+
+    def total(rows):
+        torch.manual_seed(0)
+        model = small()
+        penalties = attach(model, "pooled", rows=rows, input_size=SIZE)
+        with penalties.collect() as collected:
+            model(images(16))
+        return collected.total.item()
+
+    assert total(4) == total(None)
 
 
 def test_a_module_called_twice_counts_twice():

@@ -379,8 +379,9 @@ class Penalties:
         """The tensor at placement i, tapped."""
         place, (alpha, beta) = self.placements[i], self.weights[i]
         offset = self.offsets[i]
+        rows = self.rows if place.rows_per_image > 1 else None
         y, penalty, terms = tap_terms(
-            x, alpha, beta, self.delta, self.eps, place.dim, self.rows, offset, self.group
+            x, alpha, beta, self.delta, self.eps, place.dim, rows, offset, self.group
         )
         if self.collecting:
             self.taken.append((i, penalty, terms))
@@ -439,7 +440,7 @@ def attach(
     beta: float | Iterable[float] = 1.0,
     delta: float | None = 1.0,
     eps: float = 1e-4,
-    rows: int | None = None,
+    rows: int | None = ROWS,
     sync: bool = False,
     input_size: tuple[int, int, int] | None = None,
     seed: int = 0,
@@ -458,7 +459,9 @@ def attach(
         layers: where, see `find`; the penalties of all placements are summed (arXiv 2306.13292).
         alpha, beta: weights of the variance and covariance terms; one number, or one for each
             word of `layers`.
-        delta, eps, rows: see `vcr_zoo.penalty.tap`.
+        delta, eps: see `vcr_zoo.penalty.tap`.
+        rows: at most so many samples of each map or sequence take part in a step, others in the
+            next; None takes all. Pooled vectors are few and all take part.
         sync: take statistics over all processes of the default group.
         seed: of the sampled rows.
 

@@ -40,7 +40,7 @@ def test_synchronized_ranks_have_the_gradient_of_one_process(tmp_path):
                 *("--num-classes", "3", "--batch-size", str(64 // ranks), "--workers", "0"),
                 *("--device", "cpu", "--keep-last", "--grad-accum-steps", str(accumulated)),
                 *("--vcr-alpha", "1", "--vcr-beta", "10", "--vcr-layers", "blocks"),
-                *("--vcr-sync", "--lr", "0.01", "--val-split", ""),
+                *("--vcr-sync", "--vcr-rows", "0", "--lr", "0.01", "--val-split", ""),
             ],
         }
         for accumulated in (1, 2, 3)

@@ -45,7 +45,7 @@ def bench(
     channels_last: bool = False,
     repeats: int = 20,
 ) -> dict[str, dict[str, float]]:
-    """Ratios to the plain step, with `rows` samples or the default: {step: seconds, ratio, low, high, memory, matrices, flops}.
+    """Each step's {seconds, ratio, low, high, memory, matrices, flops}; of `rows` samples or ROWS.
 
     `ratio` is the median over repeats of the step's seconds by the plain step's beside it, `low`
     and `high` the quartiles; memory and FLOPs are ratios too. `naive_over_added` is the time that

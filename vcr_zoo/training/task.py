@@ -11,8 +11,8 @@ from vcr_zoo.placement import attach
 class Regularized:
     """Mixin: a timm task whose loss includes the penalties of `vcr_zoo.placement.attach`.
 
-    The returned dictionary gains `base_loss` (the task's own), `vcr_loss` (their sum less that) and,
-    in the order of `self.penalties.placements`, `vcr_variance` and `vcr_covariance`: (m,) each.
+    The returned dictionary gains `base_loss` (the task's own), `vcr_loss` (the penalties) and, in
+    the order of `self.penalties.placements`, `vcr_variance` and `vcr_covariance`: (m,) each.
     With both weights zero nothing is attached and the dictionary is the task's own.
     """
 

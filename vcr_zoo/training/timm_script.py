@@ -55,7 +55,7 @@ def launch(argv: list[str]) -> int:
         "beta": ours.vcr_beta,
         "delta": ours.vcr_delta or None,
         "eps": ours.vcr_eps,
-        "rows": ours.vcr_rows,
+        "rows": ours.vcr_rows or None,
         "sync": ours.vcr_sync,
     }
     before = sys.argv, list(sys.path)

@@ -17,7 +17,6 @@ from timm.data import resolve_data_config
 from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_norm
 from timm.loss import create_classification_loss
 from timm.loss.class_weights import load_class_stats, resolve_class_weights
-from timm.models import is_model, list_models, model_entrypoint
 from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import (
@@ -34,6 +33,7 @@ from torch.utils.data import Dataset
 
 from ..data import Images
 from ..results import closest
+from ..zoo import check_name
 from .loading import Loader, evaluation_loader, mixes, training_loader
 from .randomness import seed_everything
 from .sources import as_multilabel, check, class_names, open_split
@@ -219,11 +219,9 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
     """timm's model, as the options describe it.
 
     Raises:
-        LookupError: for a name that timm does not have, with the closest that it has.
+        LookupError: for a name or weights that timm does not have, with the closest that it has.
     """
-    known = args.model.split(".")[0].split(":")[0]
-    if ":" not in args.model and not is_model(known):
-        raise LookupError(f"timm has no model '{args.model}'.{closest(known, list_models())}")
+    check_name(args.model)
     overlay = {}
     if args.pretrained_path:  # a file instead of the registered weights, with the head adapted
         overlay["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
@@ -246,8 +244,7 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
-        entry = model_entrypoint(known).__name__ if is_model(known) else args.model
-        raise ValueError(f"{entry} does not take an option that was given: {error}") from None
+        raise ValueError(f"{args.model} does not take an option that was given: {error}") from None
     head = model.get_classifier()
     with torch.no_grad():
         if args.head_init_scale is not None:
@@ -292,7 +289,7 @@ def create_task(args, model: nn.Module, data_config: dict, device, dtype) -> Tra
             "beta": args.vcr_beta,
             "delta": args.vcr_delta or None,
             "eps": args.vcr_eps,
-            "rows": args.vcr_rows,
+            "rows": args.vcr_rows or None,
             "sync": args.vcr_sync and args.distributed,
             "input_size": tuple(data_config["input_size"]),
             "seed": args.seed,
