@@ -1,5 +1,7 @@
 """Parts, levels and names: what `load` gives, and what it refuses."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -90,3 +92,14 @@ def test_wrong_names_are_refused_with_the_right_ones(arguments, message):
     """Nothing is fetched for a request that cannot be met."""
     with pytest.raises((LookupError, ValueError), match=message):
         load(*arguments)
+
+
+def test_workers_get_the_map_and_not_the_pictures(files):
+    """Pickled for a process that is started afresh, Images stay small; subsets go along."""
+    images = load("fmnist", folder=files)
+    sent = pickle.dumps(images)
+    again = pickle.loads(sent)
+    assert images.x.nbytes > 10 * (len(sent) - images.groups.nbytes - images.y.nbytes)
+    assert (again.x == images.x).all() and again.fingerprint == images.fingerprint
+    subset = images.subset([3, 1])
+    assert (pickle.loads(pickle.dumps(subset)).x == subset.x).all()

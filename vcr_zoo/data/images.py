@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from mmap import mmap
 
 import numpy as np
 from PIL import Image
@@ -84,6 +85,16 @@ class Images(TorchDataset):
         )
         other.mode, other.transform = self.mode, self.transform
         return other
+
+    def __getstate__(self) -> dict:
+        """For workers that are started afresh: a map is sent by name, not by content."""
+        mapped = isinstance(self.x, np.memmap) and isinstance(self.x.base, mmap)
+        return self.__dict__ | ({"x": str(self.x.filename)} if mapped else {})
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.x, str):
+            self.x = np.load(self.x, mmap_mode="r", allow_pickle=False)
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.x.shape[1:]))

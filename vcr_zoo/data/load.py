@@ -12,6 +12,7 @@ from .dataset import Dataset
 from .images import Images
 from .registry import DATASETS
 from .split import long_tail
+from .weights import BASELINES, baseline
 
 SPLITS = ("train", "validation", "train+validation")
 
@@ -58,6 +59,9 @@ def load_test(name: str, level: str = "fine", folder: str | Path | None = None) 
 
 def get(name: str, folder: str | Path | None = None) -> str:
     """Fetch and build a set into the cache unless it is there; says what it holds and where."""
+    if name in BASELINES:
+        count = len(baseline(name, folder))
+        return f"{name}: {count} tensors, {BASELINES[name].licence}, {BASELINES[name].attribution}"
     row = row_of(name)
     place = cache.built(DATASETS[row.base] if row.base else row, folder)
     counts = cache.header(place)["pictures"]
@@ -68,19 +72,25 @@ def listing() -> str:
     """Every row of DATASETS, to be printed."""
     lines = []
     for row in DATASETS.values():
-        sizes = " + ".join(f"{count:,}" for count in row.pictures.values()) or "thinned at loading"
+        counts = ", ".join(f"{count:,} {part}" for part, count in row.pictures.items())
         classes = " > ".join(str(count) for count in reversed(row.levels.values()))
         shape = " x ".join(map(str, row.shape))
         weights = "may be published" if row.publishable else "stay with their maker"
-        sources = ", ".join(str(package) for package in row.packages)
-        sources += ", torchvision" if row.download else ""
+        sources = [str(package) for package in row.packages]
+        sources += ["torchvision"] if row.download or row.make else []
         lines += [
             f"{row.name}: {row.shows}",
-            f"    {sizes} pictures of {shape} (train + validation + test), {classes} classes",
+            f"    pictures of {shape}, {classes} classes; {counts or 'thinned when loaded'}",
             f"    {row.licence}; {row.attribution}; weights trained on it {weights}",
-            f"    undivided: {row.group}; from: {sources.strip(', ')}",
+            f"    undivided: {row.group}; from: {', '.join(sources)}",
         ]
         lines += [f"    sha256 of its files: {' or '.join(row.sha256)}"] if row.sha256 else []
+    for row in BASELINES.values():
+        lines += [
+            f"{row.name}: {row.shows}, to be compared with",
+            f"    {row.licence}; {row.attribution}; from: {row.packages[0]}",
+            f"    sha256 of its file: {row.sha256[0]}",
+        ]
     return "\n".join(lines)
 
 
