@@ -199,3 +199,19 @@ def test_options_work_together_and_resume_exactly(small, tmp_path, more):
     train(parse([*argv, "--stop-epoch", "1"]), progress=False)
     train(parse([*argv, "--resume", "auto"]), progress=False)
     assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_stopped_program_ends_with_a_code_of_its_own(small, monkeypatch, capsys):
+    """75, which is none of 0 (done), 2 (wrong request) and 3 (diverged)."""
+    told = []
+
+    def terminate_once(parts, count):
+        after_update(parts, count)
+        if not told:
+            told.append(os.kill(os.getpid(), signal.SIGTERM))
+
+    after_update = loop.after_update
+    monkeypatch.setattr(loop, "after_update", terminate_once)
+    assert main(small()) == 75
+    assert "saved; --resume auto goes on" in capsys.readouterr().err
+    assert main(small("--resume", "auto", "--stop-epoch", "1")) == 0
