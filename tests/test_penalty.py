@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from vcr_zoo.penalty import covariance, covariance_penalty, penalty, strided, tap, variance_penalty
 
@@ -301,6 +303,41 @@ def test_the_tap_keeps_matrices_not_activations():
     new = [t for t in kept if t.data_ptr() != x.data_ptr()]
     assert max(t.numel() for t in new) <= 32 * 16
     assert len(kept) - len(new) == 1
+
+
+def one_of_two(rank, folder, shares, dim):
+    """One process of a group: its gradient and the penalty, saved."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    x = samples(dim).split(shares)[rank].clone().requires_grad_()
+    _, loss = tap(x, 0.64, 0.08, delta=0.1, dim=dim, group=dist.group.WORLD)
+    loss.backward()
+    torch.save((loss.detach(), x.grad), f"{folder}/{rank}")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def samples(dim):
+    generator = torch.Generator().manual_seed(0)
+    shape = (16, 8) if dim == -1 else (16, 8, 2, 2)
+    return 0.8 * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("dim", [-1, 1])
+def test_a_group_of_processes_counts_as_one_batch(tmp_path, dim):
+    """Exactly, also where one has fewer samples than features and the other more. The mean over
+    processes is the gradient, so each has twice its part."""
+    shares = [3, 13]
+    mp.spawn(one_of_two, args=(str(tmp_path), shares, dim), nprocs=2)
+    found = [torch.load(tmp_path / str(rank)) for rank in (0, 1)]
+    x = samples(dim)
+    loss, gradient = gradients(
+        x, torch.zeros_like(x), lambda x: (x, written_out(x, 0.64, 0.08, delta=0.1, dim=dim))
+    )
+
+    for part, (own_loss, own) in zip(gradient.split(shares), found, strict=True):
+        torch.testing.assert_close(own_loss, loss)
+        assert relative(own / 2, part) < 1e-9
 
 
 def test_a_frozen_feature_is_tapped_without_a_gradient():

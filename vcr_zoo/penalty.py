@@ -251,10 +251,12 @@ def centered_moments(
     """Centered rows in their own dtype, variances, and covariances where they come for free.
 
     (n, d), (d,), (d, d). In full precision the variances are the diagonal of the covariances;
-    with fewer samples than features those may not be needed at all.
+    with fewer samples than features those may not be needed at all. Processes of a group may have
+    more or fewer, but must all reduce the same.
     """
     centered = rows - mean
-    if with_cov and centered.dtype == rows.dtype and len(rows) >= len(mean):
+    many = len(rows) >= len(mean) or group is not None
+    if with_cov and many and centered.dtype == rows.dtype:
         cov = covariances(centered, n, group)
         return centered, cov.diagonal().clone(), cov
     squares = centered.square().sum(dim=0)
@@ -274,7 +276,9 @@ def covariances(h: Tensor, n: int | Tensor, group: dist.ProcessGroup | None) -> 
 def gram(centered: Tensor) -> Tensor:
     """HᵀH with sums in float32 or better: (n, d) -> (d, d)."""
     if centered.is_cuda and centered.dtype in (torch.float16, torch.bfloat16):
-        return torch.mm(centered.T, centered, out_dtype=torch.float32)
+        if torch.__version__ >= (2, 8):
+            return torch.mm(centered.T, centered, out_dtype=torch.float32)
+        centered = centered.float()
     if centered.dtype == torch.float16:  # a sum of squares soon passes 65,504
         centered = centered.float()
     products = centered.new_empty(centered.shape[1], centered.shape[1])
