@@ -348,8 +348,17 @@ def run_bench(args) -> None:
     if args.json:
         print(json.dumps(figures))
         return
+    columns = list(
+        {key: None for value in figures.values() if isinstance(value, dict) for key in value}
+    )
+    if columns:
+        print(" " * 10 + "".join(f"{column:>18}" for column in columns))
     for name, value in figures.items():
-        print(f"{name:26} {value:.4g}" if isinstance(value, float) else f"{name:26} {value}")
+        if isinstance(value, dict):
+            cells = (f"{value[key]:.4g}" if key in value else "" for key in columns)
+            print(f"{name:10}" + "".join(f"{cell:>18}" for cell in cells))
+        else:
+            print(f"{name:26} {value:.4g}" if isinstance(value, float) else f"{name:26} {value}")
 
 
 def add_bench_probe(benches) -> None:

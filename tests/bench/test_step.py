@@ -1,0 +1,81 @@
+"""The benchmark of a step counts what it says it counts; timings themselves are not asserted."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vcr_zoo.bench.step import bench, figures, make, saved_bytes
+from vcr_zoo.penalty import tap
+
+SMALL = dict(model="test_resnet", size=32, batch=8, repeats=2)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return bench(**SMALL)
+
+
+def test_every_way_to_take_a_step_is_there(found):
+    assert set(found) == {"plain", "naive", "exact", "sampled", "batchnorm"}
+    assert found["plain"]["ratio"] == found["plain"]["flops"] == found["plain"]["memory"] == 1
+
+
+def test_flops_of_the_exact_tap_are_the_two_products(found):
+    """2 n d² multiply-adds a placement forward and as many backward, where n is at least d."""
+    x = torch.randn(50, 20, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        y, penalty = tap(x, 1.0, 1.0)
+        (y.sum() + penalty).backward()
+
+    assert counter.get_total_flops() == 2 * (2 * 50 * 20**2)
+
+
+def test_sampling_costs_less_than_the_exact_form_and_that_less_than_the_naive(found):
+    flops = [found[name]["flops"] for name in ("plain", "sampled", "exact", "naive")]
+
+    assert flops == sorted(flops) and len(set(flops)) == 4
+
+
+def test_taps_save_no_activation_of_their_own(found):
+    """Beside d x d matrices, which are counted apart, only each channel's mean is kept."""
+    assert found["exact"]["memory"] <= 1.01
+    assert found["naive"]["memory"] > 1.1
+
+
+def test_saved_bytes_are_those_of_the_activations():
+    """A linear layer keeps its input; ReLU its output."""
+    step = make("plain", "test_resnet", 32, 8, "blocks", None, False, "cpu", False)
+    images, target = torch.randn(8, 3, 32, 32), torch.arange(8)
+    once, _ = saved_bytes(step, images, target, False)
+    twice, _ = saved_bytes(step, images.repeat(2, 1, 1, 1), target.repeat(2), False)
+
+    assert 1.9 < twice / once <= 2
+
+
+def test_ratios_are_medians_of_neighbors():
+    """A slow moment of the machine hits both sides of one ratio."""
+    plain, other, naive = (
+        make("plain", "test_resnet", 32, 8, "blocks", None, False, "cpu", False) for _ in range(3)
+    )
+    plain.seconds, other.seconds = [1.0, 10.0, 1.0, 1.0], [1.2, 12.0, 1.3, 1.2]
+    naive.seconds, plain.memory, plain.flops = [2.0, 20.0, 2.0, 2.0], 1, 1
+
+    made = figures(other, plain, naive)
+    assert made["ratio"] == pytest.approx(1.2) and made["naive_over_added"] == pytest.approx(5)
+
+
+def test_sampled_gradients_point_where_the_exact_ones_do(found):
+    """More so over several steps: sampling is unbiased up to the nonlinearity of the penalty."""
+    assert 0 < found["sampled"]["cosine"] < found["sampled"]["cosine_16"] <= 1
+
+
+def test_the_command_prints_one_json_object():
+    command = [sys.executable, "-m", "vcr_zoo.cli", "bench", "step", "--json"]
+    options = ["--model", "test_resnet", "--size", "32", "--batch", "4", "--repeats", "1"]
+    output = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+
+    assert set(json.loads(output.stdout)) == {"plain", "naive", "exact", "sampled", "batchnorm"}
