@@ -5,8 +5,10 @@ import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vcr_zoo.data import load, load_test
+from vcr_zoo.data.pictures import Labelled, gathered
 
 from .sets import noise, write_picture, write_tree
 
@@ -58,8 +60,6 @@ def test_pictures_are_cropped_in_the_middle(tmp_path):
     write_tree(tmp_path / "own", ("ape", "bee"), 8)
     wide = np.zeros((10, 30, 4), np.uint8)
     wide[:, 10:20] = (9, 9, 9, 255)
-    from PIL import Image
-
     for index in range(6):
         wide[0, 0, 0] = index
         Image.fromarray(wide).save(tmp_path / "own" / "bee" / f"wide{index}.png")
@@ -96,6 +96,75 @@ def test_shards_are_read_where_they_lie(tmp_path):
     train, test = load(name, "train+validation"), load_test(name)
     assert len(train) == 30 and len(test) == 6 and train.classes == ("0", "1", "2")
     assert np.bincount(train.y).tolist() == [10, 10, 10]
+
+
+def test_a_shard_that_changes_is_read_again(tmp_path):
+    """Also where the name is that of one file."""
+    name = f"wds/{tmp_path / 'one.tar'}@12"
+    for n in (10, 30):
+        shard(tmp_path / "one.tar", [pair for seed in range(n) for pair in sample(seed)])
+        parts = [load(name, "train+validation"), load_test(name)]
+        assert sum(map(len, parts)) == n
+
+
+@pytest.mark.parametrize("prefix", ["./", "a.b/", "deep/er/"])
+def test_keys_of_shards_end_at_the_file_s_first_dot(tmp_path, prefix):
+    """`tar c .` writes ./0001.png; folders may have dots; hidden files are passed over."""
+    pairs = [(prefix + name, data) for seed in range(20) for name, data in sample(seed)]
+    shard(tmp_path / "s.tar", [*pairs, (f"{prefix}._0001.png", b"not ours")])
+    name = f"wds/{tmp_path}@12"
+    assert len(load(name, "train+validation")) + len(load_test(name)) == 20
+
+
+@pytest.mark.parametrize("shards", ["imagenet-{}-00", "{}_00", "x.{}", "{}/00"])
+def test_the_part_is_any_word_of_a_shard_s_name(tmp_path, shards):
+    """Validation pictures must not end up in train because of what the name begins with."""
+    for part, seeds in (("train", range(20)), ("validation", range(20, 26))):
+        pairs = [pair for seed in seeds for pair in sample(seed)]
+        shard(tmp_path / "all" / f"{shards.format(part)}.tar", pairs)
+    name = f"wds/{tmp_path / 'all'}@12"
+    assert len(load_test(name)) == 6 and len(load(name, "train+validation")) == 20
+
+
+def test_only_a_validation_part_is_refused(tmp_path):
+    """There is nothing to train on, and no statistics of it."""
+    shard(tmp_path / "val-0.tar", [pair for seed in range(9) for pair in sample(seed)])
+    with pytest.raises(ValueError, match="none of its 9 pictures is for training"):
+        load(f"wds/{tmp_path}@12")
+
+
+def test_an_at_sign_may_be_the_folder_s_own(tmp_path):
+    """me@host/pictures has no size; me@host/pictures@16 has one."""
+    write_tree(tmp_path / "me@host", ("ape", "bee"), 8)
+    name = f"folder/{tmp_path / 'me@host'}"
+    assert load(name).x.shape[1:] == (224, 224, 3)
+    assert load(f"{name}@16").x.shape[1:] == (16, 16, 3)
+
+
+def test_equal_pictures_have_one_fingerprint_wherever_they_lie(tmp_path):
+    """Results of two machines are comparable; other pictures differ."""
+    for place, seed in (("here", 0), ("there", 0), ("other", 50)):
+        write_tree(tmp_path / place, ("ape", "bee"), 8, seed)
+    here, there, other = (
+        load(f"folder/{tmp_path / place}@8").fingerprint for place in ("here", "there", "other")
+    )
+    assert here == there != other
+
+
+def test_pictures_of_16_bits_are_refused_by_name(tmp_path):
+    """Pillow would clip them to white in silence."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 4)
+    deep = np.arange(400, dtype=np.uint16).reshape(20, 20) * 100
+    Image.fromarray(deep).save(tmp_path / "own" / "ape" / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png does not decode: mode I.*use 8 bits"):
+        load(f"folder/{tmp_path / 'own'}@8")
+
+
+def test_labels_that_are_no_class_are_refused(tmp_path):
+    """As the Hub's hidden test labels, -1, which would count as the last class."""
+    items = [Labelled(f"number {label}", lambda: noise(1), label) for label in (0, 1, -1)]
+    with pytest.raises(ValueError, match="number -1 has the label -1"):
+        gathered(items, ("ape", "bee"), 8, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +212,12 @@ def test_the_hub_s_library_is_an_extra(tmp_path, monkeypatch):
         load("hfds/anyone/anything")
 
 
-@pytest.mark.parametrize("name", ["folder/{}/absent", "folder/{}@0", "folder/{}@x", "wds/{}/no"])
+@pytest.mark.parametrize(
+    "name", ["folder/{}/absent", "folder/{}@0", "folder/{}@x", "wds/{}/no", "folder/{}/file"]
+)
 def test_wrong_sources_are_refused(name, tmp_path):
     """Before anything is read."""
+    (tmp_path / "file").touch()
     with pytest.raises((OSError, ValueError), match=r"there is no folder|number of pixels"):
         load(name.format(tmp_path))
 
@@ -170,8 +242,6 @@ def test_a_picture_that_does_not_decode_is_named(tmp_path, own_cache):
 
 def test_a_decompression_bomb_is_refused_by_name(tmp_path, monkeypatch):
     """Pillow's limit stays on, its warning included."""
-    from PIL import Image
-
     write_tree(tmp_path / "own", ("ape", "bee"), 4)
     write_picture(tmp_path / "own" / "ape" / "bomb.png", 9, size=(60, 60))
     for limit in (3000, 1000):  # above the limit it warns, above twice the limit it raises

@@ -226,6 +226,8 @@ def write(row: Dataset, pictures: Pictures, place: Path) -> None:
     place.mkdir()
     pictures = without_leaks(pictures)
     cut = split.parts(pictures, row.test_share, row.validation_share)
+    if not len(cut["train"]):
+        raise ValueError(f"{row.shows}: none of its {len(pictures.y)} pictures is for training")
     for part, index in cut.items():
         save(place / f"{part}.x.npy", pictures.x, index)
         save(place / f"{part}.y.npy", pictures.y, index)

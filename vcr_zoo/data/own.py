@@ -7,10 +7,11 @@ cut from train; where there are no parts, both are cut by hash.
 """
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .cache import say
 from .dataset import Dataset, Pictures
@@ -30,12 +31,14 @@ def row(name: str) -> Dataset:
         ValueError: if the size is no number of pixels.
     """
     kind, _, place = name.partition("/")
-    place, at, size = place.rpartition("@") if "@" in place else (place, "", str(SIZE))
-    if at and not (size.isdigit() and int(size)):
+    size = str(SIZE)
+    if "@" in place and not Path(place).exists():  # else the @ is the folder's own
+        place, _, size = place.rpartition("@")
+    if not (size.isdigit() and int(size)):
         raise ValueError(f"{name}: expected a number of pixels after @, got {size!r}")
     marks = ()
     if kind != "hfds":
-        if not Path(place).exists():
+        if not (Path(place).is_dir() or (kind == "wds" and Path(place).is_file())):
             raise FileNotFoundError(f"{name}: there is no folder {place}")
         marks = (listing(Path(place)),)
     digest = hashlib.sha256(f"{kind} {Path(place).absolute() if marks else place} {size}".encode())
@@ -56,9 +59,9 @@ def row(name: str) -> Dataset:
 
 
 def listing(place: Path) -> str:
-    """sha256 of the names, sizes and times of a folder's files: changes when the files do."""
+    """sha256 of the names, sizes and times of a folder's files, or of one file's."""
     total = hashlib.sha256()
-    for path in sorted(place.rglob("*")):
+    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
         if path.is_file():
             stat = path.stat()
             total.update(f"{path.relative_to(place)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
@@ -113,8 +116,8 @@ def from_shards(place: str) -> tuple[list[str], list[Labelled]]:
     root = Path(place)
     items = []
     for shard in sorted(root.rglob("*.tar")) if root.is_dir() else [root]:
-        stem = shard.name.split("-")[0].split("_")[0].removesuffix(".tar")
-        part = PARTS.get(stem, PARTS.get(shard.parent.name, ""))
+        words = [*re.split("[-_.]", shard.name), shard.parent.name]
+        part = next((PARTS[word] for word in words if word in PARTS), "")
         try:
             items += [item._replace(part=part) for item in samples(shard)]
         except tarfile.TarError as error:
@@ -127,9 +130,11 @@ def samples(shard: Path) -> Iterator[Labelled]:
     found: dict[str, dict[str, tuple[int, int]]] = {}
     with tarfile.open(shard, "r:") as tar:
         for member in tar:
-            key, _, ending = member.name.partition(".")
-            if member.isfile():
-                found.setdefault(key, {})[f".{ending.lower()}"] = (member.offset_data, member.size)
+            path = PurePosixPath(member.name)
+            stem, _, ending = path.name.partition(".")
+            if member.isfile() and stem:  # hidden files are no samples
+                files = found.setdefault(str(path.with_name(stem)), {})
+                files[f".{ending.lower()}"] = (member.offset_data, member.size)
     for key, files in found.items():
         picture = next((span for ending, span in files.items() if ending in ENDINGS), None)
         if picture is None or ".cls" not in files:

@@ -83,11 +83,17 @@ def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work:
     pictures, compared after that, form one group.
 
     Raises:
-        ValueError: naming the first picture that does not decode, or if there are no pictures, or
-            fewer than two classes.
+        ValueError: naming the first picture that does not decode or has a label that is no class,
+            or if there are no pictures, or fewer than two classes.
     """
     if not items or len(set(item.label for item in items)) < 2:
         raise ValueError(f"{len(items)} pictures of {len(classes)} classes; two classes are needed")
+    for item in items:
+        if item.label not in range(len(classes)):
+            raise ValueError(
+                f"picture {item.name} has the label {item.label}, which is none of the "
+                f"{len(classes)} classes; hidden labels are of no use here"
+            )
     shape = (len(items), size, size, 3)
     x = np.lib.format.open_memmap(work / "all.npy", "w+", dtype=np.uint8, shape=shape)
     for index, item in enumerate(tqdm(items, desc="reading", leave=False, disable=None)):
@@ -131,6 +137,8 @@ def opened(item: Item) -> Image.Image:
             if isinstance(source, Image.Image):
                 return source
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+                if picture.mode[0] in "IF":
+                    raise ValueError(f"mode {picture.mode}, which Pillow would clip; use 8 bits")
                 return picture.convert("RGBA")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"picture {item.name} is refused: {error}") from None
