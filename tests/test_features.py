@@ -127,10 +127,25 @@ def test_cache_knows_what_features_depend_on(what, images, tmp_path, monkeypatch
         elif what == "placement":
             placement = "layer1.0"
         elif what == "version":
-            monkeypatch.setattr("vcr_zoo.__version__", "another")
+            monkeypatch.setattr(module, "versions", lambda: {"timm": "another"})
     features(model, images, placement=placement, cache=tmp_path)
 
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_half_precision_is_kept_apart(model, images):
+    """What a GPU computed under autocast is not given out for the CPU's features."""
+    keys = {module.cache_key(model, images, "pooled", device) for device in ("cpu", None, "cuda")}
+
+    assert len(keys) == 2
+
+
+def test_damaged_cache_is_computed_again(model, images, tmp_path):
+    first = features(model, images, cache=tmp_path).x.clone()  # no longer mapped to the file
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"not what was written")
+
+    assert torch.equal(features(model, images, cache=tmp_path).x, first)
 
 
 def test_interrupted_write_leaves_no_cache(model, images, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 import timm
 import torch
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from timm.data import create_loader, resolve_model_data_config
 from timm.models import load_checkpoint
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vcr_zoo.data import Batches, Images
 from vcr_zoo.placement import find
-from vcr_zoo.results import closest
+from vcr_zoo.results import closest, versions
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,11 @@ def features(
         raise ValueError("no pictures to compute features of")
     path = None
     if cache is not None and hasattr(images, "fingerprint"):
-        path = Path(cache).expanduser() / f"{cache_key(model, images, placement)}.safetensors"
+        key = cache_key(model, images, placement, device)
+        path = Path(cache).expanduser() / f"{key}.safetensors"
         if path.exists():
-            return read(path)
+            with contextlib.suppress(SafetensorError):  # damaged: computed again
+                return read(path)
     found = compute(model, images, placement, batch_size, device)
     if path is None:
         return found
@@ -87,7 +89,7 @@ def compute(
     device: str | torch.device | None,
 ) -> Features:
     """`features` without the cache."""
-    device = torch.device(device or next(model.parameters()).device)
+    device = device_of(model, device)
     rows, labels = [], []
     with evaluating(model.to(device)), embedding(model, placement) as embed, autocast(device):
         for x, y in batches(model, images, batch_size, device):
@@ -102,6 +104,11 @@ def compute(
         )
     names = getattr(images, "classes", None) or [str(i) for i in range(int(y.max()) + 1)]
     return Features(x, y, tuple(names))
+
+
+def device_of(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    """The one asked for, or else where the network is."""
+    return torch.device(device or next(model.parameters()).device)
 
 
 @contextlib.contextmanager
@@ -195,24 +202,19 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def cache_key(model: nn.Module, images, placement: str) -> str:
-    """What the features depend on: weights, architecture, preparation, pictures, versions."""
+def cache_key(model: nn.Module, images, placement: str, device: str | torch.device | None) -> str:
+    """What the features depend on: weights, architecture, preparation, pictures, precision (see
+    `autocast`), versions."""
     parts = {
         "weights": weights_sha256(model),
         "architecture": str(model),
         "config": data_config(model),
         "images": images.fingerprint,
         "placement": placement,
+        "device": device_of(model, device).type,
         "versions": versions(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that numbers depend on."""
-    from vcr_zoo import __version__
-
-    return {"vcr_zoo": __version__, "timm": timm.__version__, "torch": torch.__version__}
 
 
 def write(path: Path, found: Features) -> None:
