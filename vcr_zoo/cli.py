@@ -182,8 +182,8 @@ def run_predict(args) -> None:
 
 def add_transfer(commands) -> None:
     example = (
-        "example: vcr-zoo transfer resnet18.vcr_fmnist4 resnet18.base_fmnist4 --data silhouettes "
-        "--protocol probe knn --against resnet18.base_fmnist4"
+        "example: vcr-zoo transfer test_resnet.vcr_fmnist4 --data silhouettes --protocol probe knn "
+        "--against test_resnet.base_fmnist4"
     )
     parser = commands.add_parser(
         "transfer",
@@ -197,13 +197,19 @@ def add_transfer(commands) -> None:
         help="a registered name, hf-hub:owner/name, local-dir:folder, a run's folder or a "
         "checkpoint; {seed} in it stands for each seed",
     )
-    parser.add_argument("--data", nargs="+", required=True, metavar="NAME", help="data sets")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="data sets, or your own: folder/PATH, wds/PATH, hfds/NAME",
+    )
     parser.add_argument(
         "--protocol",
         nargs="+",
         default=["probe"],
         metavar="NAME",
-        help="probe, knn, prototype, fewshot, scores (default: probe)",
+        help="probe, knn, prototype, fewshot, coarse-to-fine, scores (default: probe)",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(default: 0)")
     parser.add_argument("--level", default="fine", help="label level: fine (default) or coarse")

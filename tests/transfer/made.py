@@ -9,14 +9,16 @@ from vcr_zoo.data import Images
 
 
 def pictures(split, level="fine", n=60):
-    """Gray noise, three classes of different brightness; a part is a function of its name."""
+    """Gray noise, three classes of different brightness, of which the first two are "dim" at the
+    coarse level; a part is a function of its name."""
     generator = np.random.default_rng(len(split))
     y = np.arange(n) % 3
     x = generator.integers(0, 120, (n, 16, 16, 1)) + 45 * y[:, None, None, None]
+    coarse = level == "coarse"
     return Images(
         x.astype(np.uint8),
-        y,
-        ("dark", "middle", "light"),
+        y // 2 if coarse else y,
+        ("dim", "light") if coarse else ("dark", "middle", "light"),
         y.astype(str),
         name="made",
         split=split,

@@ -25,8 +25,9 @@ def test_three_accuracies_by_hand():
     )
     y = torch.tensor([0, 0, 0, 4])
 
-    found = levels(logits, y, family)
+    found, told = levels(logits, y, family)
 
+    assert told.tolist() == [True, False, True]
     assert found["top1"] == 2 / 4
     assert found["coarse_top1"] == 3 / 4
     assert found["within_top1"] == pytest.approx(2 / 3)  # the only child has nothing to tell apart

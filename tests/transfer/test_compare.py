@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ def measured(tmp_path):
             answers = (torch.rand(400, generator=generator) < share).half()
             value = answers.double().mean().item()
             main = Result(model, "made", "probe", "top1", value, seed, fingerprint="same")
+            main = replace(main, weights=f"{model}-{seed}")
             path = right_file(tmp_path / "out.jsonl", main)
             path.parent.mkdir(exist_ok=True)
             save_file({"right": answers}, path)
@@ -67,6 +69,20 @@ def test_missing_partner_is_left_out(measured):
     assert rows(found, out, against="control")[0].seeds.n == 2
     only = {cell: results for cell, results in found.items() if cell.model == "net"}
     assert rows(only, out, against="control")[0].seeds is None
+
+
+def test_seeds_of_the_same_weights_are_one_training_run(measured):
+    """Measured thrice, a network has not been trained thrice: there is no interval over seeds."""
+    found, out = measured
+    once = {
+        cell: {"top1": replace(results["top1"], weights=cell.model)}
+        for cell, results in found.items()
+    }
+
+    seeds = rows(once, out, against="control")[0].seeds
+
+    assert seeds.n == 1 and math.isnan(seeds.low)
+    assert seeds.mean == pytest.approx(rows(found, out, against="control")[0].seeds.mean)
 
 
 def test_table_has_a_line_for_every_row(measured):

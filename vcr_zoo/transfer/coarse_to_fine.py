@@ -42,19 +42,23 @@ def coarse_to_fine(
     """
     check(train=train, validation=validation, test=test)
     classifier, how = choose(train, validation, **settings)
-    return {**levels(classifier.logits(test.x)[0], test.y, parents.to(test.y)), **how}
+    accuracies, _ = levels(classifier.logits(test.x)[0], test.y, parents.to(test.y))
+    return {**accuracies, **how}
 
 
-def levels(logits: Tensor, y: Tensor, parents: Tensor) -> dict[str, float]:
-    """The three accuracies of `coarse_to_fine`: (n, fine classes), (n,), (fine classes,)."""
+def levels(logits: Tensor, y: Tensor, parents: Tensor) -> tuple[dict[str, float], Tensor]:
+    """The three accuracies of `coarse_to_fine`, within_top1 first, and which pictures that have
+    siblings are told apart from them: (n, fine classes), (n,), (fine classes,) -> ..., (m,) bool.
+    """
     siblings = parents[y][:, None] == parents  # (n, fine classes)
     several = siblings.sum(dim=1) > 1
     if not several.any():
         raise ValueError("no coarse class of the test pictures has several fine classes")
     answer = logits.argmax(dim=1)
     within = torch.where(siblings, logits, -torch.inf).argmax(dim=1)
+    told = (within == y)[several]
     return {
+        "within_top1": told.double().mean().item(),
         "top1": (answer == y).double().mean().item(),
         "coarse_top1": (parents[answer] == parents[y]).double().mean().item(),
-        "within_top1": (within == y)[several].double().mean().item(),
-    }
+    }, told

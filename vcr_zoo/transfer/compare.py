@@ -1,5 +1,6 @@
 """Networks against a control: paired differences with their intervals, as text and as a picture."""
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +47,7 @@ def rows(
     """One row for each data set, protocol and model, in the order of the cells.
 
     A difference is of the same seed, data and pictures; cells whose partner is missing are left
-    out of it.
+    out of it. Seeds of which networks and controls are the same weights are one training run.
     """
     found = []
     for data, protocol, model in dict.fromkeys((c.data, c.protocol, c.model) for c in measured):
@@ -79,7 +80,10 @@ def differences(mine: dict[int, Result], theirs: dict[int, Result], out: str | P
     pictures = None
     if all(a is not None and b is not None for a, b in vectors):
         pictures = bootstrap(torch.stack([a - b for a, b in vectors]).mean(dim=0))
-    return {"seeds": paired(a.value - b.value for a, b in pairs), "pictures": pictures}
+    runs: dict[tuple[str, str], list[float]] = {}
+    for a, b in pairs:
+        runs.setdefault((a.weights, b.weights), []).append(a.value - b.value)
+    return {"seeds": paired(map(statistics.fmean, runs.values())), "pictures": pictures}
 
 
 def table(found: Sequence[Row], against: str | None = None) -> str:
@@ -129,7 +133,8 @@ def draw(found: Sequence[Row], path: str | Path, against: str | None = None) -> 
             for interval, width, alpha in ((row.pictures, 5, 0.35), (row.seeds, 1.5, 1)):
                 if interval is not None and interval.n > 1:
                     bounds = [100 * interval.low, 100 * interval.high]
-                    axes.plot(bounds, [place] * 2, color=color, linewidth=width, alpha=alpha)
+                    look = {"color": color, "linewidth": width, "alpha": alpha}
+                    axes.plot(bounds, [place] * 2, solid_capstyle="butt", **look)
     if against is not None:
         axes.axvline(0, color="black", linewidth=0.8)
     names = ["\n".join((data, f"{protocol} {metric}")) for data, protocol, metric in groups]

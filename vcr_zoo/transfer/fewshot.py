@@ -28,7 +28,7 @@ def fewshot_right(
     *,
     shots: tuple[int, ...] = SHOTS,
     draws: int = 5,
-    ridge: float = 1.0,
+    ridge: float = 0.3,
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """For every test picture the share of draws that get it right: (n,) for each of `shots`.
@@ -36,6 +36,12 @@ def fewshot_right(
     A draw is a function of (seed, draw) alone, so that networks are compared on the same pictures,
     and a larger number of shots holds the smaller ones. Shots that a class cannot give are left
     out.
+
+    Args:
+        ridge: of `ridge_scores`. The default is best on average, of 0.01 to 10 in half decades,
+            over all shots on validation pictures of silhouettes and Fashion-MNIST, for
+            test_resnet.vcr_fmnist4 and test_resnet.base_fmnist4. What is best differs by network
+            (1 or less for the first, 0.1 for the second), so that one value favors some.
 
     Raises:
         ValueError: for features that `check` refuses, or if no number of shots is possible.

@@ -4,6 +4,7 @@ import concurrent.futures
 import hashlib
 import multiprocessing
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vcr_zoo.data import load, load_test
+from vcr_zoo.data import Images, load, load_test
 from vcr_zoo.data.load import row_of
-from vcr_zoo.features import Features, features, load_model, versions, weights_sha256
-from vcr_zoo.results import Result, append, closest, read
+from vcr_zoo.features import Features, features, load_model, weights_sha256
+from vcr_zoo.results import Result, append, closest, read, versions
 
 from .check import check
+from .coarse_to_fine import levels, parents
 from .fewshot import fewshot_right
 from .knn import knn_votes
 from .probe import choose
@@ -28,62 +30,6 @@ from .transferability import h_score, logme
 
 Test = Callable[[], Features]  # reads the test split: called last, after every choice
 Outcome = tuple[dict[str, float], Tensor | None]  # metrics, first the main one; right (n,) of test
-
-
-def by_probe(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
-    """`probe.probe` with its defaults."""
-    classifier, how = choose(train, validation)
-    last = checked(train, test())
-    p = classifier.logits(last.x)[0].softmax(dim=-1)
-    return {**scores(p, last.y), **how}, p.argmax(dim=1) == last.y
-
-
-def by_knn(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
-    """`knn.knn`, validation pictures among the neighbors."""
-    both, last = joined(train, validation), checked(train, test())
-    votes = knn_votes(both, last.x)
-    right = votes.argmax(dim=1) == last.y
-    return {"top1": right.double().mean().item(), "per_class": per_class(votes, last.y)}, right
-
-
-def by_prototype(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
-    """`prototype.prototype`, with the means of train and validation."""
-    both, last = joined(train, validation), checked(train, test())
-    right = nearest_mean(both, last.x) == last.y
-    return {"top1": right.double().mean().item()}, right
-
-
-def by_fewshot(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
-    """`fewshot.fewshot`; the main metric is that of the most shots."""
-    right = fewshot_right(train, checked(train, test()), seed=seed)
-    main, *others = reversed(right)
-    return {name: right[name].mean().item() for name in (main, *others)}, right[main]
-
-
-def by_scores(train: Features, validation: Features, test: Test, seed: int) -> Outcome:
-    """Scores that need no classifier and no test split."""
-    check(train=train)
-    measures = (logme, h_score, rankme, participation)
-    return {measure.__name__: measure(train) for measure in measures}, None
-
-
-PROTOCOLS = {
-    "probe": by_probe,
-    "knn": by_knn,
-    "prototype": by_prototype,
-    "fewshot": by_fewshot,
-    "scores": by_scores,
-}
-
-
-def checked(train: Features, test: Features) -> Features:
-    check(train=train, test=test)
-    return test
-
-
-def joined(train: Features, validation: Features) -> Features:
-    x, y = torch.cat([train.x, validation.x]), torch.cat([train.y, validation.y])
-    return Features(x, y, train.classes)
 
 
 @dataclass(frozen=True)
@@ -106,9 +52,75 @@ class Cell:
         """Measures this cell alone."""
         level = "" if self.level == "fine" else f" --level {self.level}"
         return (
-            f"vcr-zoo transfer {self.weights} --data {self.data} --protocol {self.protocol} "
-            f"--seeds {self.seed}{level}"
+            f"vcr-zoo transfer {shlex.quote(self.weights)} --data {shlex.quote(self.data)} "
+            f"--protocol {self.protocol} --seeds {self.seed}{level}"
         )
+
+
+def by_probe(train: Features, validation: Features, test: Test, cell: Cell) -> Outcome:
+    """`probe.probe` with its defaults."""
+    classifier, how = choose(train, validation)
+    last = checked(train, test())
+    p = classifier.logits(last.x)[0].softmax(dim=-1)
+    return {**scores(p, last.y), **how}, p.argmax(dim=1) == last.y
+
+
+def by_knn(train: Features, validation: Features, test: Test, cell: Cell) -> Outcome:
+    """`knn.knn`, validation pictures among the neighbors."""
+    both, last = joined(train, validation), checked(train, test())
+    votes = knn_votes(both, last.x)
+    right = votes.argmax(dim=1) == last.y
+    return {"top1": right.double().mean().item(), "per_class": per_class(votes, last.y)}, right
+
+
+def by_prototype(train: Features, validation: Features, test: Test, cell: Cell) -> Outcome:
+    """`prototype.prototype`, with the means of train and validation."""
+    both, last = joined(train, validation), checked(train, test())
+    right = nearest_mean(both, last.x) == last.y
+    return {"top1": right.double().mean().item()}, right
+
+
+def by_fewshot(train: Features, validation: Features, test: Test, cell: Cell) -> Outcome:
+    """`fewshot.fewshot`; the main metric is that of the most shots."""
+    right = fewshot_right(train, checked(train, test()), seed=cell.seed)
+    main, *others = reversed(right)
+    return {name: right[name].mean().item() for name in (main, *others)}, right[main]
+
+
+def by_coarse_to_fine(train: Features, validation: Features, test: Test, cell: Cell) -> Outcome:
+    """`coarse_to_fine.coarse_to_fine`; the main metric is within_top1."""
+    family = parents(train.y, torch.as_tensor(load(cell.data, "train", level="coarse").y))
+    classifier, how = choose(train, validation)
+    last = checked(train, test())
+    metrics, told = levels(classifier.logits(last.x)[0], last.y, family)
+    return {**metrics, **how}, told
+
+
+def by_scores(train: Features, validation: Features, test: Test, cell: Cell) -> Outcome:
+    """Scores that need no classifier and no test split."""
+    check(train=train)
+    measures = (logme, h_score, rankme, participation)
+    return {measure.__name__: measure(train) for measure in measures}, None
+
+
+PROTOCOLS = {
+    "probe": by_probe,
+    "knn": by_knn,
+    "prototype": by_prototype,
+    "fewshot": by_fewshot,
+    "coarse-to-fine": by_coarse_to_fine,
+    "scores": by_scores,
+}
+
+
+def checked(train: Features, test: Features) -> Features:
+    check(train=train, test=test)
+    return test
+
+
+def joined(train: Features, validation: Features) -> Features:
+    x, y = torch.cat([train.x, validation.x]), torch.cat([train.y, validation.y])
+    return Features(x, y, train.classes)
 
 
 def cells(models, data, protocols, seeds, level="fine") -> list[Cell]:
@@ -123,10 +135,10 @@ def cells(models, data, protocols, seeds, level="fine") -> list[Cell]:
                 f"no protocol {name!r}.{closest(name, PROTOCOLS)} There are {', '.join(PROTOCOLS)}"
             )
     for name in data:
-        row = row_of(name)
-        if level not in row.levels:
+        wanted = {level, *(("coarse", "fine") if "coarse-to-fine" in protocols else ())}
+        if missing := sorted(wanted.difference(row_of(name).levels)):
             raise LookupError(
-                f"{name} has no label level {level!r}: it has {', '.join(row.levels)}"
+                f"{name} has no label level {missing[0]!r}: it has {', '.join(row_of(name).levels)}"
             )
     return [
         Cell(model, name, protocol, seed, level)
@@ -156,9 +168,7 @@ def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dic
         seed=cell.seed,
         settings={"level": cell.level, **SETTINGS.get(cell.protocol, {})},
         weights=weights_sha256(model),
-        fingerprint=hashlib.sha256(
-            f"{train.fingerprint} {validation.fingerprint}".encode()
-        ).hexdigest(),
+        fingerprint=fingerprint(train, validation, load_test(cell.data, level=cell.level)),
         versions=versions(),
         command=cell.command,
     )
@@ -169,7 +179,7 @@ def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dic
     def test() -> Features:
         return features(model, load_test(cell.data, level=cell.level), cache=cache)
 
-    metrics, right = PROTOCOLS[cell.protocol](*parts, test, cell.seed)
+    metrics, right = PROTOCOLS[cell.protocol](*parts, test, cell)
     results = {
         name: Result(**{**vars(blank), "metric": name, "value": float(value)})
         for name, value in metrics.items()
@@ -185,6 +195,11 @@ def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dic
     return results
 
 
+def fingerprint(*parts: Images) -> str:
+    """sha256 of the parts of a data set, test too: known beforehand, no picture is looked at."""
+    return hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()
+
+
 def finished(out: str | Path, blank: Result) -> dict[str, Result]:
     """Results of a cell that the file holds, the main one first; none if it is not complete."""
     same = {}
@@ -194,19 +209,23 @@ def finished(out: str | Path, blank: Result) -> dict[str, Result]:
     last = next(reversed(same.values()), None)
     if last is None or last.metric not in MAIN[blank.protocol]:
         return {}
+    if blank.protocol != "scores" and not right_file(out, last).exists():
+        return {}  # few shots were written down, and then it was stopped
     return dict(reversed(same.items()))
 
 
 # What the protocols are run with, their functions' defaults, to stand beside every number.
 SETTINGS = {
     "probe": {"C": "45 values, 1e-6 to 1e5", "tolerance": 1e-5},
+    "coarse-to-fine": {"C": "45 values, 1e-6 to 1e5", "tolerance": 1e-5},
     "knn": {"k": 20, "temperature": 0.07},
-    "fewshot": {"draws": 5, "ridge": 1.0},
+    "fewshot": {"draws": 5, "ridge": 0.3},
 }
 MAIN = {
     "probe": ("top1",),
     "knn": ("top1",),
     "prototype": ("top1",),
+    "coarse-to-fine": ("within_top1",),
     "fewshot": ("25-shot", "10-shot", "5-shot", "1-shot"),
     "scores": ("logme",),
 }
@@ -266,7 +285,7 @@ def attempt(cell: Cell, out: str | Path, cache: str | Path | None) -> dict | Exc
     """`measure`, with what it raises on bad input given back instead."""
     try:
         return measure(cell, out, cache)
-    except (LookupError, ValueError, OSError, RuntimeError) as error:
+    except (LookupError, ValueError, OSError, ImportError, RuntimeError) as error:
         return error
 
 
