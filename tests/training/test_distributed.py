@@ -8,6 +8,10 @@ from pathlib import Path
 
 import torch
 
+from vcr_zoo.training import parse
+from vcr_zoo.training.distributed import start
+from vcr_zoo.training.wiring import finish, wire
+
 from .conftest import draw_pictures
 
 RANKS = Path(__file__).with_name("ranks.py")
@@ -56,6 +60,20 @@ def test_synchronized_ranks_have_the_gradient_of_one_process(tmp_path):
         for several in (two, four):
             for alone, together in zip(one, several, strict=True):
                 assert (alone - together).norm() < 1e-9 * alone.norm()
+
+
+def test_ranks_begin_with_the_same_weights(small):
+    """DDP would make the model's equal, but not those of the EMA, which each rank validates."""
+    found = []
+    for rank in (0, 1):
+        args = parse(small("--model-ema"))
+        device = start(args)
+        args.rank = rank
+        parts = wire(args, device)
+        finish(parts)
+        ema = parts.task.get_trainable_module(ema=True)
+        found.append(torch.cat([w.flatten() for w in ema.parameters()]))
+    assert found[0].equal(found[1])
 
 
 def test_when_a_rank_dies_the_others_say_which(small):

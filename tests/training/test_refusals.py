@@ -22,6 +22,13 @@ def refused(argv: list[str], kind: type, complaint: str) -> None:
         (("--vcr-alpha", "-1"), ValueError, "--vcr-alpha must not be negative"),
         (("--vcr-beta", "-0.5"), ValueError, "--vcr-beta must not be negative"),
         (("--vcr-alpha", "1", "--vcr-layers", "layr4"), LookupError, "layr4.*layer4"),
+        (("--vcr-alpha", "nan"), ValueError, "--vcr-alpha must not be negative, but is nan"),
+        (("--vcr-rows", "1"), ValueError, "two samples or more"),
+        (("--epochs", "0"), ValueError, "--epochs must be positive, but is 0"),
+        (("--batch-size", "0"), ValueError, "--batch-size must be positive"),
+        (("--label-level", "coarse"), ValueError, "--label-level has no effect on a folder"),
+        (("--dataset", "fmnist", "--class-map", "a.txt"), ValueError, "no effect on fmnist"),
+        (("--save-epochs", "1", "--val-interval", "2"), ValueError, "--save-epochs 1: checkpoints"),
         (("--opt", "adamv"), ValueError, "'adamv' does not exist.*adam"),
         (("--sched", "cosinus"), ValueError, "'cosinus' does not exist.*cosine"),
         (("--dataset", "fminst"), ValueError, "no data set 'fminst'.*fmnist"),
@@ -98,6 +105,8 @@ def test_a_folder_that_holds_a_run_is_not_written_over(small, tmp_path):
     train(parse(small("--epochs", "1")), progress=False)
     before = (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns
     refused(small("--epochs", "1"), FileExistsError, "--resume auto.*--overwrite.*--experiment")
+    assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns == before
+    refused(small("--overwrite", "--opt", "adamv"), ValueError, "does not exist")
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns == before
     train(parse(small("--epochs", "1", "--overwrite")), progress=False)
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns > before

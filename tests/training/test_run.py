@@ -140,10 +140,61 @@ def test_a_truncated_checkpoint_is_passed_over(small, tmp_path):
         train(parse(small("--resume", str(folder / "recovery-1-3.pth.tar"))), progress=False)
 
 
+def test_older_checkpoints_serve_when_the_last_is_spoilt(small, tmp_path):
+    """Nothing is begun anew over a run as long as one checkpoint is whole, or without a word."""
+    train(parse(small("--stop-epoch", "2")), progress=False)
+    folder = tmp_path / "run"
+    for name in ("last", "checkpoint-1"):
+        file = folder / f"{name}.pth.tar"
+        content = file.read_bytes()[:1000]
+        file.unlink()  # not its other names
+        file.write_bytes(content)
+    assert checkpoint.latest(folder) == folder / "checkpoint-0.pth.tar"
+    (folder / "checkpoint-0.pth.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no checkpoint in .* is whole; --overwrite"):
+        train(parse(small("--resume", "auto")), progress=False)
+
+
+def test_what_killed_saves_left_is_swept(small, tmp_path):
+    """Half-written files would fill a disk, kill by kill."""
+    (tmp_path / "run").mkdir()
+    for name in (".recovery-0-3.pth.tar.part", "checkpoint-0.pth.tar.part"):
+        (tmp_path / "run" / name).write_bytes(b"half")
+    train(parse(small("--epochs", "1")), progress=False)
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_a_full_disk_at_the_export_is_an_error_in_a_line(small, tmp_path, monkeypatch, capsys):
+    """safetensors raises an exception of its own kind."""
+    original = checkpoint.export
+
+    def export_on_a_full_disk(*args):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            return original(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(checkpoint, "export", export_on_a_full_disk)
+    assert main(small("--epochs", "1")) == 2
+    assert "could not save" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob(".*.part"))
+
+
 def test_a_stop_epoch_keeps_the_schedule_of_all_epochs(small):
     whole = train(parse(small(experiment="a")), progress=False)
     early = train(parse(small("--stop-epoch", "2", experiment="b")), progress=False)
     assert [row["lr"] for row in early.history] == [row["lr"] for row in whole.history[:2]]
+
+
+def test_more_epochs_may_be_added_to_a_run(small):
+    """The schedule of a resumed run is that of its options: --epochs 5 has the rates of 5."""
+    train(parse(small("--epochs", "2", experiment="more")), progress=False)
+    more = train(parse(small("--epochs", "5", "--resume", "auto", experiment="more")), False)
+    five = train(parse(small("--epochs", "5", experiment="five")), progress=False)
+    rates = [[row["lr"] for row in run.history[2:]] for run in (more, five)]
+    assert rates[0] == rates[1]
 
 
 def test_milestones_stay(small, tmp_path):
@@ -183,7 +234,6 @@ def test_a_non_finite_loss_stops_with_step_term_and_placement(small, tmp_path, m
         ("--opt", "lamb", "--layer-decay", "0.8", "--sched", "step", "--sched-on-updates"),
         ("--opt", "lookahead_adamw", "--lr-noise", "0.4", "0.9", "--warmup-epochs", "1"),
         ("--grad-checkpointing", "--vcr-beta", "1", "--save-images", "--log-interval", "2"),
-        ("--kd-model-name", "test_vit", "--kd-distill-type", "feature", "--img-size", "160"),
         ("--no-ddp-bb", "--synchronize-step", "--use-multi-epochs-loader", "--val-interval", "2"),
         ("--head-init-scale", "0.1", "--head-init-bias", "-1", "--gp", "max", "--val-split", ""),
         ("--train-num-samples", "24", "--val-num-samples", "6", "--loss", "poly", "--tta", "0"),
@@ -192,8 +242,6 @@ def test_a_non_finite_loss_stops_with_step_term_and_placement(small, tmp_path, m
 )
 def test_options_work_together_and_resume_exactly(small, tmp_path, more):
     """Stopped after an epoch and resumed, each of these ends as when it is not stopped."""
-    if "--kd-model-name" in more:
-        pytest.skip("a teacher needs weights, see test_distillation")
     train(parse(small(*more, "--epochs", "2", experiment="whole")), progress=False)
     argv = small(*more, "--epochs", "2", experiment="cut")
     train(parse([*argv, "--stop-epoch", "1"]), progress=False)

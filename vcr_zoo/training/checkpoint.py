@@ -12,6 +12,7 @@ from pathlib import Path
 import safetensors.torch
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.models import clean_state_dict
 from timm.models._hub import save_config_for_hf
 from timm.utils import CheckpointSaver, unwrap_model
@@ -38,7 +39,7 @@ def write(path: str | Path, save: Callable[[Path], None]) -> None:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise OSError(f"could not save {path}: {error}. What was there before is whole.") from error
     with contextlib.suppress(OSError):  # not every file system can sync a folder
@@ -66,6 +67,8 @@ class Saver(CheckpointSaver):
             task=parts.task,
         )
         self.folder = folder
+        for file in folder.glob("*.part"):  # of a run that was killed while it saved
+            file.unlink()
         self.position: dict = {}
 
     def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
@@ -134,19 +137,28 @@ def _written(path: Path) -> tuple[int, ...]:
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint in a run's folder that came furthest, among those that can be read."""
-    found = []
-    for path in [folder / LAST, *folder.glob("recovery-*.pth.tar")]:
-        if not path.exists():
-            continue
-        try:
-            content = read(path)
-        except ValueError as error:
-            log.warning("%s; trying an older checkpoint", error)
-            continue
-        batches = content.get("vcr_zoo", {}).get("batches", 0)
-        found.append((content["epoch"] + (batches == 0), batches, path))
-    return max(found)[-1] if found else None
+    """The checkpoint in a run's folder that came furthest, among those that can be read.
+
+    Raises:
+        ValueError: if there are checkpoints, and none is whole.
+    """
+    newest = [*folder.glob(LAST), *folder.glob("recovery-*.pth.tar")]
+    older = list(folder.glob("checkpoint-*.pth.tar"))
+    for paths in (newest, older):
+        found = []
+        for path in paths:
+            try:
+                content = read(path)
+            except ValueError as error:
+                log.warning("%s; trying an older checkpoint", error)
+                continue
+            batches = content.get("vcr_zoo", {}).get("batches", 0)
+            found.append((content["epoch"] + (batches == 0), batches, path))
+        if found:
+            return max(found)[-1]
+    if newest or older:
+        raise ValueError(f"no checkpoint in {folder} is whole; --overwrite begins again")
+    return None
 
 
 def read(path: str | Path) -> dict:
@@ -222,7 +234,7 @@ def load_weights(parts: Parts, checkpoint: dict, path) -> None:
         ValueError: for a checkpoint of another model.
     """
     args, arch = parts.args, checkpoint.get("arch")
-    if arch and arch != args.model:
+    if arch and arch.partition(".")[0] != args.model.partition(".")[0]:  # .tag: the same network
         raise ValueError(f"{path} is a checkpoint of {arch}, but --model is {args.model}")
     weights = checkpoint["state_dict" if "state_dict" in checkpoint else "model"]
     try:
@@ -256,13 +268,7 @@ def load_position(parts: Parts, checkpoint: dict) -> tuple[int, int, dict, list]
         return args.start_epoch, 0, {}, []
     if position is None or args.no_resume_opt:
         return epoch + 1, 0, {}, []
-    if parts.schedule is not None:
-        vars(parts.schedule).update(position["schedule"]["own"])
-        if inner := position["schedule"]["inner"]:
-            parts.schedule.lr_scheduler.load_state_dict(inner)
-        groups = parts.optimizer.param_groups  # creating the schedule set them to its beginning
-        for group, rate in zip(groups, position["rates"], strict=True):
-            group["lr"] = rate
+    _load_schedule(parts, position, epoch)
     if ema is not None and position["ema_rng"] is not None:
         ema._sr_generator.set_state(position["ema_rng"])
     meter = {}
@@ -283,6 +289,40 @@ def load_position(parts: Parts, checkpoint: dict) -> tuple[int, int, dict, list]
     if position["batches"] == 0:
         return epoch + 1, 0, {}, position["history"]
     return epoch, position["batches"], meter, position["history"]
+
+
+def _load_schedule(parts: Parts, position: dict, epoch: int) -> None:
+    """Restore the schedule and its rates, or wind the present one if the options differ."""
+    schedule, saved = parts.schedule, position["schedule"]
+    if schedule is None:
+        return
+    changed = _settings(_plain(schedule)) != _settings(saved)
+    if changed:
+        log.info("The learning rate follows the present options, not the checkpoint's")
+        wind(parts, epoch + (position["batches"] == 0))
+        return
+    vars(schedule).update(saved["own"])
+    if saved["inner"]:
+        schedule.lr_scheduler.load_state_dict(saved["inner"])
+    groups = parts.optimizer.param_groups  # creating the schedule set them to its beginning
+    for group, rate in zip(groups, position["rates"], strict=True):
+        group["lr"] = rate
+
+
+def _settings(schedule: dict) -> dict:
+    """What options decide of a schedule's state, which is all but what plateaus count."""
+    own = schedule.get("own", {})
+    return {k: v for k, v in own.items() if k not in ("metric", "restore_lr")}
+
+
+def wind(parts: Parts, epoch: int) -> None:
+    """Set the learning rates to those of an epoch's beginning."""
+    if parts.schedule is None:
+        return
+    if parts.args.sched_on_updates:
+        parts.schedule.step_update(epoch * parts.updates_per_epoch)
+    else:
+        parts.schedule.step(epoch)
 
 
 def export(parts: Parts, folder: Path) -> nn.Module:

@@ -66,20 +66,18 @@ def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> 
 
 
 def run_folder(args: argparse.Namespace) -> Path:
-    """Folder of the run: made, and free to be written to.
+    """Folder of the run, free to be written to.
 
     Raises:
         FileExistsError: if it holds another run, unless that is resumed or to be overwritten.
     """
     folder = Path(args.output or "runs") / options.run_name(args)
-    if any(folder.glob("*.pth.tar")) and not args.resume and not args.dry_run:
-        if not args.overwrite:
-            raise FileExistsError(
-                f"{folder} already holds a run: --resume auto goes on with it, --overwrite begins "
-                "again in its place, --experiment NAME takes another folder"
-            )
-        if args.rank == 0:
-            shutil.rmtree(folder)
+    free = args.resume or args.dry_run or args.overwrite
+    if not free and any(folder.glob("*.pth.tar")):
+        raise FileExistsError(
+            f"{folder} already holds a run: --resume auto goes on with it, --overwrite begins "
+            "again in its place, --experiment NAME takes another folder"
+        )
     return folder
 
 
@@ -96,6 +94,8 @@ def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> R
     first, batches, metered, history = _begin(parts, content)
     saver = loggers = None
     if primary:
+        if args.overwrite and not content:  # only now that nothing can be refused any more
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write(folder / "args.yaml", lambda part: part.write_text(options.as_yaml(args)))
         saver = checkpoint.Saver(parts, folder)
@@ -167,11 +167,8 @@ def _begin(parts: Parts, content: dict | None) -> tuple[int, int, dict, list]:
     if content:
         position = checkpoint.load_position(parts, content)
     epoch, batches, _, history = position
-    if epoch and not batches and not history and parts.schedule is not None:
-        if parts.args.sched_on_updates:
-            parts.schedule.step_update(epoch * parts.updates_per_epoch)
-        else:
-            parts.schedule.step(epoch)
+    if epoch and not batches and not history:
+        checkpoint.wind(parts, epoch)
     return position
 
 

@@ -31,7 +31,7 @@ from timm.utils import NativeScaler, set_jit_fuser
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..data import Images
+from ..data import DATASETS, Images
 from ..results import closest
 from ..zoo import check_name
 from .loading import Loader, evaluation_loader, mixes, training_loader
@@ -103,7 +103,7 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
             if images is not None:
                 as_multilabel(args, images)
 
-    seed_everything(args.seed, args.rank)
+    seed_everything(args.seed, 0)  # as on rank 0, for EMA's sake, which DDP does not broadcast
     model = create_model(args, channels)
     args.num_classes = args.num_classes or model.num_classes
     if len(classes) > args.num_classes:
@@ -139,10 +139,8 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
         importlib.import_module(module)
     args.data_dir = args.data_dir or args.data
     args.grad_accum_steps = max(1, args.grad_accum_steps)
-    for name in ("vcr_alpha", "vcr_beta", "vcr_delta", "vcr_eps"):
-        if getattr(args, name) < 0:
-            flag = name.replace("_", "-")
-            raise ValueError(f"--{flag} must not be negative, but is {getattr(args, name)}")
+    _numbers(args)
+    _only_where_it_counts(args)
     one_of(args, "amp_dtype", ("float16", "bfloat16"))
     one_of(args, "model_dtype", ("float32", "float16", "bfloat16"))
     one_of(args, "dist_bn", ("", "reduce", "broadcast"))
@@ -185,6 +183,38 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
         raise ValueError(
             "--naflex-loader gives padded token sequences of varied length, on which the "
             "statistics of VCR would count padding; leave --vcr-alpha and --vcr-beta at 0"
+        )
+
+
+def _numbers(args: argparse.Namespace) -> None:
+    """Refuse numbers below the least that makes sense."""
+    least = dict.fromkeys(("vcr_alpha", "vcr_beta", "vcr_delta", "vcr_eps", "vcr_rows"), 0)
+    least |= dict.fromkeys(("workers", "recovery_interval"), 0)
+    least |= dict.fromkeys(("epochs", "batch_size", "val_interval", "log_interval"), 1)
+    least |= dict.fromkeys(("checkpoint_hist",), 1)
+    for name, bound in least.items():
+        if not getattr(args, name) >= bound:  # NaN is not
+            flag, must = name.replace("_", "-"), "be positive" if bound else "not be negative"
+            raise ValueError(f"--{flag} must {must}, but is {getattr(args, name)}")
+    if args.vcr_rows == 1:
+        raise ValueError("--vcr-rows 1: a variance needs two samples or more; 0 takes all")
+
+
+def _only_where_it_counts(args: argparse.Namespace) -> None:
+    """Refuse options that the kind of data would leave without effect."""
+    of_timm = ("class_map", "input_img_mode", "input_key", "target_key", "target_format")
+    useless = of_timm if args.dataset in DATASETS else ()
+    if args.dataset not in DATASETS and args.label_level != "fine":
+        useless = ("label_level",)
+    for name in useless:
+        if getattr(args, name):
+            what = args.dataset or "a folder"
+            raise ValueError(f"--{name.replace('_', '-')} has no effect on {what}: leave it out")
+    missed = [n for n in args.save_epochs or () if n % args.val_interval and n != args.epochs]
+    if missed:
+        raise ValueError(
+            f"--save-epochs {missed[0]}: checkpoints are made after validation, every "
+            f"{args.val_interval} epochs by --val-interval"
         )
 
 
