@@ -31,13 +31,15 @@ def test_squares_are_padded_on_the_ground():
 
 
 def test_equal_pictures_are_kept_once_and_rare_classes_go():
-    """Equal before resizing; a class counts by its groups."""
+    """Equal as they are kept, empty ones of all sizes too; a class counts by its groups."""
     items = [Item(f"{i}", lambda i=i: noise(i), "many", f"g{i}") for i in range(5)]
     items += [Item("again", lambda: noise(0), "many", "g9")]
     items += [Item(f"few {i}", lambda i=i: noise(50 + i), "few", "one") for i in range(5)]
+    empty = [Image.new("RGBA", (side, side), (side, 0, 0, 0)) for side in (9, 30)]
+    items += [Item("empty", lambda x=x: x, "many", f"empty {x.width}") for x in empty]
     found = pack(items, 8, at_least=2)
-    assert found.classes == ("many",) and found.x.shape == (5, 8, 8, 3)
-    assert found.groups.tolist() == ["g0", "g1", "g2", "g3", "g4"]
+    assert found.classes == ("many",) and found.x.shape == (6, 8, 8, 3)
+    assert found.groups.tolist() == ["g0", "g1", "g2", "g3", "g4", "empty 9"]
     with pytest.raises(ValueError, match="no class has the 9 groups"):
         pack(items, 8, at_least=9)
 

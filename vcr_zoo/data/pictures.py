@@ -36,7 +36,7 @@ def pack(
 ) -> Pictures:
     """Distinct pictures of the classes that have enough of them, as squares of `size` pixels.
 
-    Of equal pictures, compared before they are resized, the first is kept.
+    Of pictures that are equal at that size, the first is kept.
 
     Args:
         ground: the colour behind transparent pictures and beside those that are not square.
@@ -47,12 +47,12 @@ def pack(
     """
     seen, kept, x = set(), [], []
     for item in tqdm(items, desc="reading", leave=False, disable=None):
-        picture = opened(item)
-        digest = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).digest()
+        picture = square(opened(item), size, channels, ground)
+        digest = hashlib.sha256(picture.tobytes()).digest()
         if digest not in seen:
             seen.add(digest)
             kept.append(item)
-            x.append(square(picture, size, channels, ground))
+            x.append(picture)
     count = Counter(label for label, _ in {(item.label, item.group) for item in kept})
     classes = sorted(label for label in count if count[label] >= at_least)
     place = {label: index for index, label in enumerate(classes)}
