@@ -148,6 +148,16 @@ def test_every_rank_takes_as_many_steps(n, drop, lengths):
     assert len(set(np.concatenate([rank.order() for rank in ranks]))) == (32 if drop else n - 1)
 
 
+@pytest.mark.parametrize("n", [1, 5, 16, 37])
+@pytest.mark.parametrize("training", [True, False])
+def test_as_many_batches_as_announced(n, training):
+    """On every rank, also where the last ones have a picture less."""
+    for rank in range(3):
+        options = dict(is_training=training, drop_last=False, rank=rank, world_size=3)
+        batches = Batches(pictures(n), 4, **options)
+        assert len(batches) == len(list(batches))
+
+
 def test_evaluation_sees_each_picture_once_in_order():
     """Whatever the batch size and the number of ranks."""
     images = pictures(37)

@@ -174,15 +174,19 @@ class Batches:
             raise ValueError(
                 f"scale {self.scale} must rise within (0, 1], ratio {self.ratio} above 0"
             )
-        if len(self) == 0:
+        if len(self) == 0 and (self.drop_last or not len(self.images)):
             raise ValueError(
                 f"{len(self.images)} pictures make no batch of {self.batch_size} on each of "
                 f"{self.world_size} ranks; take a smaller batch, or drop_last=False"
             )
 
     def __len__(self) -> int:
-        whole = self.batch_size * self.world_size
-        return len(self.images) // whole if self.drop_last else -(-len(self.images) // whole)
+        """Batches of this rank; in evaluation the last ranks may have one less."""
+        n = len(self.images)
+        if self.drop_last:
+            return n // (self.batch_size * self.world_size)
+        mine = -(-(n if self.is_training else n - self.rank) // self.world_size)
+        return -(-mine // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order and draws the next iteration uses."""
