@@ -1,5 +1,7 @@
 """Evaluation and prediction read a run's folder and say what training said."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -7,6 +9,9 @@ from vcr_zoo.cli import main as cli
 from vcr_zoo.features import load_model
 from vcr_zoo.training import parse, train
 from vcr_zoo.training.evaluate import draw_confusion, evaluate, open_pictures, predict
+from vcr_zoo.training.loading import tensor_obstacle
+
+from .test_loading import noise_images
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +82,21 @@ def test_flops_of_vcr_are_two_products_of_rows_with_square_matrices(small):
     plain, extra = flops(parts)
     assert extra == 4 * (16 * 192**2 + 8 * 96**2) / 8
     assert plain > 0 and torch.is_grad_enabled()
+
+
+def test_validation_does_not_depend_on_how_training_augments():
+    """So `vcr-zoo eval`, which knows no training options, measures what training measured."""
+    args = parse(["--aa", "rand", "--aug-splits", "2", "--train-img-sizes", "24"])
+    config = {"crop_pct": 1.0, "interpolation": "bilinear"}
+    images = noise_images()
+    assert tensor_obstacle(args, images, config)
+    assert tensor_obstacle(args, images, config, training=False) == ""
+    assert tensor_obstacle(args, images, config | {"crop_pct": 0.9}, training=False)
+
+
+def test_folders_of_other_classes_are_refused(run, pictures, tmp_path):
+    """Without class1, class2's pictures would be numbered as if they were class1's."""
+    shutil.copytree(pictures, tmp_path / "fewer")
+    shutil.rmtree(tmp_path / "fewer" / "validation" / "class1")
+    with pytest.raises(ValueError, match=r"not the model's: \['class1'\]"):
+        evaluate(load_model(run.folder), open_pictures(str(tmp_path / "fewer")))

@@ -6,7 +6,7 @@ import torch
 from vcr_zoo.data import Images
 from vcr_zoo.training import parse, wiring
 from vcr_zoo.training.distributed import start
-from vcr_zoo.training.loading import tensor_obstacle
+from vcr_zoo.training.loading import StreamLoader, tensor_obstacle
 from vcr_zoo.training.randomness import Order, mixed, restore, seed_everything, states
 
 
@@ -112,3 +112,19 @@ def test_the_fast_path_starts_anywhere_too(monkeypatch, tmp_path):
     whole = batches(argv, epoch=1)
     assert len(whole) == 5 and whole[0][0].shape == (6, 1, 32, 32)
     assert equal(batches(argv, epoch=1, first=3), whole[3:])
+
+
+def test_a_stream_gives_no_more_than_its_length():
+    """A batch beyond the last would be in no group of accumulated ones, so never a step."""
+
+    class Longer(list):
+        dataset = type("Stream", (), {"set_epoch": lambda self, epoch: None})()
+
+        def __len__(self):
+            return 2
+
+    batch = torch.zeros(1, 3, 4, 4), torch.zeros(1)
+    args = parse([])
+    args.rank = 0
+    loader = StreamLoader(args, Longer([batch] * 3), device="cpu")
+    assert len(list(loader.epoch(0))) == 2 and len(list(loader.epoch(0, 1))) == 1

@@ -152,3 +152,15 @@ def test_unknown_options_and_recipes_name_the_closest():
         parse(["--recipe", recipes()[0] + "x"])
     with pytest.raises(ValueError, match="key=value"):
         parse(["--model-kwargs", "depth"])
+
+
+def test_what_a_run_writes_does_not_overwrite(tmp_path):
+    """--overwrite is said each time, or it would one day remove what nobody meant."""
+    assert "overwrite" not in yaml.safe_load(as_yaml(parse(["--overwrite"])))
+
+
+def test_a_configuration_names_no_other(tmp_path):
+    """It would not be read, and nothing may be passed over in silence."""
+    (tmp_path / "c.yaml").write_text("config: other.yaml\n")
+    with pytest.raises(ValueError, match="unknown key 'config'"):
+        parse(["-c", str(tmp_path / "c.yaml")])

@@ -56,3 +56,10 @@ def test_the_real_script_takes_vcr(pictures, tmp_path):
     main(["--timm-script", os.environ["TIMM_TRAIN_SCRIPT"], *argv, "--vcr-alpha", "1"])
     assert (tmp_path / "real" / "vcr.csv").exists()
     assert len(list(csv.DictReader((tmp_path / "real" / "summary.csv").open()))) == 2
+
+
+def test_only_the_first_rank_writes_the_terms(tmp_path, monkeypatch):
+    """Several processes would write over each other."""
+    monkeypatch.setenv("RANK", "1")
+    run(tmp_path, "--vcr-alpha", "1")
+    assert not (tmp_path / "theirs").exists()

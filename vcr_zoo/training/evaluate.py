@@ -55,11 +55,15 @@ def evaluate(
     """A classifier on pictures, prepared as training prepares its validation split.
 
     Raises:
-        ValueError: if the pictures have more classes than the model tells apart.
+        ValueError: if the pictures have more classes than the model tells apart, or others.
     """
     names, outputs = class_names(images), model.num_classes
     if len(names) > outputs:
         raise ValueError(f"the data has {len(names)} classes, the model tells {outputs} apart")
+    known = [str(name) for name in model.pretrained_cfg.get("label_names") or ()]
+    if names and known and names != known:
+        differing = sorted(set(names) ^ set(known)) or "in another order"
+        raise ValueError(f"the classes of the data are not the model's: {differing[:5]}")
     args = parse(["--batch-size", str(batch_size), "--workers", str(workers)])
     args.rank, args.world_size, args.distributed = 0, 1, False
     data_config = resolve_data_config({}, model=model)

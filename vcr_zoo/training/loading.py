@@ -124,8 +124,8 @@ class StreamLoader(Loader):
         randomness.seed_everything(self.args.seed, epoch, randomness.SAMPLE, self.args.rank)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of an epoch from number `start` on."""
-        return islice(super().epoch(epoch), start, None)
+        """Batches of an epoch from number `start` on, never more than its length says."""
+        return islice(super().epoch(epoch), start, len(self))
 
 
 class NaFlexLoader(Loader):
@@ -164,20 +164,26 @@ class SeededByNumber(Dataset):
         return self.images[index]
 
 
-def tensor_obstacle(args: argparse.Namespace, images: Dataset, data_config: dict) -> str:
-    """The first thing asked for that the tensor path would not do; empty if there is none."""
+def tensor_obstacle(args, images: Dataset, data_config: dict, training: bool = True) -> str:
+    """The first thing asked for that the tensor path would not do; empty if there is none.
+
+    For validation the options of training do not count, so that it is the same in every run.
+    """
     wanted = {
         "pictures that are not a named data set": not isinstance(images, Images),
         "--crop-pct below 1": data_config["crop_pct"] != 1.0,
         "an --interpolation other than bilinear": data_config["interpolation"] != "bilinear",
         "--tta": args.tta > 1,
-        "--train-img-sizes": args.train_img_sizes,
-        "--train-batches-per-epoch": args.train_batches_per_epoch,
         "--naflex-loader": args.naflex_loader,
-        "--aug-repeats": args.aug_repeats,
-        "--aug-splits": args.aug_splits,
     }
-    if not args.no_aug:
+    if training:
+        wanted |= {
+            "--train-img-sizes": args.train_img_sizes,
+            "--train-batches-per-epoch": args.train_batches_per_epoch,
+            "--aug-repeats": args.aug_repeats,
+            "--aug-splits": args.aug_splits,
+        }
+    if training and not args.no_aug:
         wanted |= {
             "a --train-interpolation other than bilinear": args.train_interpolation != "bilinear",
             "--color-jitter": args.color_jitter,
@@ -189,13 +195,13 @@ def tensor_obstacle(args: argparse.Namespace, images: Dataset, data_config: dict
     return next((what for what, asked in wanted.items() if asked), "")
 
 
-def uses_tensors(args: argparse.Namespace, images: Dataset, data_config: dict) -> bool:
+def uses_tensors(args, images: Dataset, data_config: dict, training: bool = True) -> bool:
     """Whether the fast path of small pictures serves this run.
 
     Raises:
         ValueError: if --loader tensor asks for it and something else stands against it.
     """
-    obstacle = tensor_obstacle(args, images, data_config)
+    obstacle = tensor_obstacle(args, images, data_config, training)
     if args.loader == "tensor" and obstacle:
         raise ValueError(f"--loader tensor cannot do {obstacle}; use --loader timm")
     return args.loader != "timm" and not obstacle
@@ -213,6 +219,8 @@ def training_loader(args, images: Dataset, data_config: dict, device, dtype, pat
         loader = _naflex_training(args, images, data_config, device, dtype, patch_size)
     else:
         loader = _timm_training(args, images, data_config, device, dtype)
+    if args.keep_last and isinstance(loader, StreamLoader | NaFlexLoader):
+        raise ValueError("--keep-last goes with numbered pictures in batches of one size")
     if args.keep_last:
         loader.pictures = len(images)
     if len(loader) == 0:
@@ -226,7 +234,7 @@ def training_loader(args, images: Dataset, data_config: dict, device, dtype, pat
 def evaluation_loader(args, images: Dataset, data_config: dict, device, dtype, patch_size=None):
     """Loader of the validation split: every picture once, without augmentation."""
     size = args.validation_batch_size or args.batch_size
-    if uses_tensors(args, images, data_config):
+    if uses_tensors(args, images, data_config, training=False):
         share = images.subset(range(args.rank, len(images), args.world_size))
         batches = Batches(share, size, device=device, **_normalized(data_config))
         return TensorLoader(args, batches, device=device, dtype=dtype)

@@ -17,7 +17,8 @@ from timm.utils import ParseKwargs
 from ..placement import ROWS
 from ..results import closest
 
-ABOUT = "Train a timm model, with VCR if asked for."
+ABOUT = """Train a timm model, with VCR if asked for.
+With --timm-script PATH, run your own copy of timm's script with its options and --vcr-*."""
 FLAG = {"action": BooleanOptionalAction, "default": False}
 FLOATS = {"type": float, "nargs": "+", "default": None}
 INTS = {"type": int, "nargs": "+", "default": None}
@@ -356,7 +357,9 @@ def checked(made: argparse.ArgumentParser, values: dict) -> dict:
     Raises:
         ValueError: for a key that is no option, or a value of the wrong type.
     """
-    actions = {action.dest: action for action in made._actions if action.dest != "help"}
+    actions = {
+        action.dest: action for action in made._actions if action.dest not in ("help", "config")
+    }
     unknown = [key for key in values if key not in actions]
     if unknown:
         near = closest(str(unknown[0]).replace("-", "_"), actions)
@@ -416,7 +419,7 @@ def recipe_file(name: str) -> Path:
 
 def as_yaml(args: argparse.Namespace) -> str:
     """The options of a run as a file that --config reads."""
-    known = {action.dest for action in parser()._actions} - {"help", "config"}
+    known = {action.dest for action in parser()._actions} - {"help", "config", "overwrite"}
     values = {key: value for key, value in vars(args).items() if key in known}
     return yaml.safe_dump(values, sort_keys=True)
 

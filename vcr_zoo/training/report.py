@@ -24,9 +24,19 @@ class Progress:
     Args:
         to: None for our own line, False for silence, or a callable(description, done, total).
         epochs: of the whole run; total: its batches; done: those that a resumed run has had.
+        world_size: processes, each of which sees as many pictures as this one.
     """
 
-    def __init__(self, to: Callable | bool | None, epochs: int, total: int, done: int, name: str):
+    def __init__(
+        self,
+        to: Callable | bool | None,
+        epochs: int,
+        total: int,
+        done: int,
+        name: str,
+        world_size: int = 1,
+    ):
+        self.world_size = world_size
         self.to, self.epochs, self.total, self.done, self.name = to, epochs, total, done, name
         self.batch = done % max(total // max(epochs, 1), 1)  # of the epoch that we are in
         self.seen = 0
@@ -42,7 +52,7 @@ class Progress:
         batches = update.done - self.batch if update.done > self.batch else update.done
         self.batch = update.done
         self.done += batches
-        self.seen += batches * len(x)
+        self.seen += batches * len(x) * self.world_size
         if self.bar is not None:
             self.bar.update(batches)
         if (now := time.perf_counter()) - self.told < EVERY:

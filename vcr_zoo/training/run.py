@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,12 +55,17 @@ def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> 
         folder = run_folder(args)
         found = resumed_from(args, folder)
         content = checkpoint.read(found) if found else None
+        if found and args.rank == 0:
+            log.info("Going on from %s", found)
         parts = wire(args, device)
         if content:
             checkpoint.load_weights(parts, content, found)
         finish(parts)
         if args.dry_run:
-            return dry_run(parts, folder)
+            with nullcontext() if args.rank == 0 else redirect_stdout(None):
+                dry_run(parts, folder)
+            together.close()
+            return None
         run = _epochs(parts, folder, content, found, together, progress)
         together.close()
     return run
@@ -103,9 +109,8 @@ def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> R
             saver.load_state_dict(content["saver"])
         loggers = Loggers(args, folder)
     end, steps = min(parts.epochs, args.stop_epoch or parts.epochs), len(parts.train)
-    line = Progress(
-        progress if primary else False, end, end * steps, first * steps + batches, folder.name
-    )
+    to, done = progress if primary else False, first * steps + batches
+    line = Progress(to, end, end * steps, done, folder.name, args.world_size)
     watch = Watch(parts)
 
     def position(batches: int, meter: Meter | None) -> None:

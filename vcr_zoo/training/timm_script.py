@@ -7,6 +7,7 @@ options are taken off the command line before the script reads it.
 import argparse
 import csv
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -101,7 +102,7 @@ def logged(task: type, vcr: dict, folder: Path) -> type:
         def forward(self, input, target):
             result = super().forward(input, target)
             if self.penalties.placements and self.training:
-                if self.steps % self.every == 0:
+                if self.steps % self.every == 0 and os.environ.get("RANK", "0") == "0":
                     write_terms(folder / "vcr.csv", self, result)
                 self.steps += 1
             return result
