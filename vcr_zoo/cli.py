@@ -275,7 +275,10 @@ def add_rank(commands) -> None:
         "models", nargs="*", metavar="MODEL", help="names or paths (default: all of this zoo)"
     )
     parser.add_argument(
-        "--data", required=True, help="a data set, or a folder with one subfolder for each class"
+        "--data",
+        required=True,
+        help="a data set (also folder/PATH, wds/PATH, hfds/NAME), or a folder with one subfolder "
+        "for each class",
     )
     parser.add_argument("--limit", type=int, default=5000, help="pictures used (default: 5000)")
     parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")

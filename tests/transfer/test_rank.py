@@ -56,8 +56,22 @@ def test_limit_draws_pictures(folder, tmp_path):
     assert few != rank([model], folder, limit=20, seed=2)[0].scores
 
 
+def test_folders_by_name_are_data_sets(folder, tmp_path, monkeypatch):
+    """folder/PATH is what `load` calls it, and the probe that is recommended takes that name."""
+    monkeypatch.setenv("VCR_ZOO_CACHE", str(tmp_path / "cache"))
+    models = [network(tmp_path / "a b", 0), network(tmp_path / "c", 1)]
+
+    standings = rank(models, f"folder/{folder}@16")
+
+    advice = report(standings, f"folder/{folder}@16").splitlines()[-1]
+    assert f"--data folder/{folder}@16" in advice and "a b'" in advice
+    assert f"--data folder/{folder}" in report(standings, folder)
+
+
 def test_what_cannot_be_ranked_is_answered(folder, tmp_path):
     with pytest.raises(ValueError, match="no networks"):
         rank([], folder)
     with pytest.raises(LookupError, match=r"neither a data set nor a folder.*Closest: fmnist"):
         rank([network(tmp_path / "a")], "fmnst")
+    with pytest.raises(ValueError, match="0 pictures tell nothing"):
+        rank([network(tmp_path / "a")], folder, limit=0)

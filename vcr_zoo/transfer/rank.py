@@ -1,5 +1,6 @@
 """Which network to start from on given pictures, judged without training on them."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,8 +43,8 @@ def rank(
 
     Args:
         models: names or paths that `load_model` takes.
-        where: a data set's name or a folder with one subfolder for each class, of which, as of the
-            set, the train part is used if there is one.
+        where: a name that `vcr_zoo.data.load` takes or a folder with one subfolder for each class,
+            of which, as of the set, the train part is used if there is one.
         limit: pictures looked at, drawn at random from the seed.
 
     Raises:
@@ -65,17 +66,27 @@ def rank(
 
 def pictures(where: str | Path, limit: int, seed: int) -> Dataset:
     """At most `limit` labelled pictures of a named set or a folder."""
+    if limit < 1:
+        raise ValueError(f"{limit} pictures tell nothing: give a limit above the number of classes")
     generator = torch.Generator().manual_seed(seed)
-    if str(where) in DATASETS:
+    root = Path(where).expanduser()
+    if named(where):
         images = load(str(where), "train")
         return images.subset(torch.randperm(len(images), generator=generator)[:limit].sort()[0])
-    root = Path(where).expanduser()
     if not root.is_dir():
-        raise LookupError(f"{where} is neither a data set nor a folder.{closest(where, DATASETS)}")
+        raise LookupError(
+            f"{where} is neither a data set nor a folder.{closest(str(where), DATASETS)}"
+        )
     folder = ImageFolder(root / "train" if (root / "train").is_dir() else root)
     chosen = torch.randperm(len(folder), generator=generator)[:limit].sort()[0].tolist()
     folder.samples = [folder.samples[i] for i in chosen]
     return folder
+
+
+def named(where: str | Path) -> bool:
+    """Whether it is a name for `load`, not a folder: folder/PATH is one, unless it exists."""
+    own = str(where).startswith(("folder/", "wds/", "hfds/")) and not Path(where).is_dir()
+    return own or str(where) in DATASETS
 
 
 def scored(model: nn.Module, images: Dataset, cache: str | Path | None = None) -> dict[str, float]:
@@ -125,11 +136,8 @@ def report(standings: Sequence[Standing], where: str | Path) -> str:
     if others and others[0].place == best.place:
         lines.append(f"{others[0].model} is as good: the two scores disagree.")
     if others:
+        name = shlex.quote(str(where) if named(where) else f"folder/{where}")
+        first, second = (shlex.quote(s.model) for s in standings[:2])
         lines.append("These scores need no training and are rough; a probe decides between the")
-        lines.append(
-            f"first two: vcr-zoo transfer {best.model} {others[0].model} --data {where} --against "
-            f"{others[0].model}"
-            if str(where) in DATASETS
-            else "first two, once the pictures are split into train, validation and test."
-        )
+        lines.append(f"first two: vcr-zoo transfer {first} --against {second} --data {name}")
     return "\n".join(lines)
