@@ -84,6 +84,14 @@ def test_a_run_leaves_weights_that_timm_loads(small, tmp_path):
     assert not run.model.fc.weight.equal(last["state_dict"]["fc.weight"])
 
 
+def test_the_weights_keep_the_batch_norm_that_they_were_trained_with(small, tmp_path):
+    """--bn-eps changes what the network computes, so timm must find it in config.json."""
+    argv = small("--model", "test_efficientnet", "--bn-eps", "0.01", "--epochs", "1")
+    train(parse(argv), progress=False)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True)
+    assert {m.eps for m in loaded.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.01}
+
+
 def test_summary_has_a_row_an_epoch_and_a_column_a_term(small, tmp_path):
     train(parse(small("--vcr-alpha", "1", "--vcr-layers", "pooled,layer2")), progress=False)
     rows = list(csv.DictReader((tmp_path / "run" / "summary.csv").open()))

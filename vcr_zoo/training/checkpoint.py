@@ -338,6 +338,7 @@ def export(parts: Parts, folder: Path) -> nn.Module:
         num_classes=args.num_classes,
         in_chans=parts.data_config["input_size"][0],
         global_pool=args.gp,
+        bn_eps=args.bn_eps,  # part of what the network computes; None: the network's own
         **args.model_kwargs,
     )
     split = {k for k in trained.state_dict() if ".aux_bn." in k}  # --split-bn's other halves
