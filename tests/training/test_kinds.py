@@ -91,23 +91,33 @@ def test_naflex_batches_of_varied_shape_go_on_exactly(small, tmp_path):
 
 @pytest.mark.slow  # the compiler takes a minute or more
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_and_eager_runs_agree(small):
-    """After 20 steps with VCR the weights agree to 1e-4, and no graph broke inside the model."""
+@pytest.mark.parametrize(
+    "model, dtype, tolerance",
+    [("test_convnext", torch.float32, 1e-4), ("test_resnet", torch.float64, 1e-8)],
+)
+def test_compiled_and_eager_runs_agree(small, model, dtype, tolerance):
+    """After 20 steps with VCR the weights agree, and no graph broke inside the model.
+
+    Batch norm over 8 pictures multiplies rounding: in float32 even eager test_resnet ends some
+    percent from its float64 self. In float64 a difference in what is computed would show.
+    """
     found = {}
     for compiled in (False, True):
         torch.compiler.reset()
         torch._dynamo.utils.counters.clear()
-        argv = small("--model", "test_convnext", "--lr", "0.01", "--epochs", "4")
+        argv = small("--model", model, "--lr", "0.01", "--epochs", "4")
         argv += ["--vcr-alpha", "1", "--vcr-beta", "1"]
         args = parse([*argv, *(["--torchcompile"] if compiled else [])])
         parts = wiring.wire(args, start(args))
+        parts.task.to(dtype)
+        parts.train.dtype = dtype
         wiring.finish(parts)
         for epoch in range(4):
             for _ in updates(parts, epoch, 0, Meter(parts), Watch(parts)):
                 pass
-        model = unwrap_model(parts.task.get_trainable_module())
-        found[compiled] = torch.cat([w.detach().flatten() for w in model.parameters()])
-    assert (found[True] - found[False]).norm() < 1e-4 * found[False].norm()
+        weights = unwrap_model(parts.task.get_trainable_module()).parameters()
+        found[compiled] = torch.cat([w.detach().flatten() for w in weights])
+    assert (found[True] - found[False]).norm() < tolerance * found[False].norm()
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
