@@ -21,6 +21,7 @@ LAYOUTS = {
         lambda x: x.contiguous(memory_format=torch.channels_last),
     ),
     "(b, c, t, h, w)": ((2, 3, 2, 2, 2), 1, lambda x: x),
+    "(b, t, c, h, w)": ((2, 2, 3, 2, 3), 2, lambda x: x),
     "transposed": ((5, 12), 0, lambda x: x.T.contiguous().T),
     "every other picture": ((6, 4, 5), -1, lambda x: x[::2]),
     "expanded": ((4, 5), -1, lambda x: x[:, None].expand(4, 3, 5)),
@@ -43,12 +44,19 @@ def written_out(x, alpha, beta, *, delta, eps=1e-4, dim=-1, index=None):
     return alpha * v + beta * squares.sum() / (d * (d - 1))
 
 
-def gradients(x, passed, loss_of):
-    """Gradient of sum(passed * y) + loss, with y and the loss as `loss_of` makes them from x."""
+def gradients(x, passed, loss_of, arrange=lambda x: x):
+    """Gradient of sum(passed * y) + loss, with y and the loss as `loss_of` makes them from x, in
+    whatever layout `arrange` gives it."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    y, loss = loss_of(x)
+    y, loss = loss_of(arrange(x))
     ((passed * y).sum() + loss).backward()
     return loss.detach(), x.grad
+
+
+def sampled(x, rows, offset, dim):
+    """The samples that `tap` takes, as indices of rows."""
+    n, pictures = x.numel() // x.shape[dim], x.shape[0] if dim else x.shape[1]
+    return strided(n, rows, offset, x.device, positions=n // pictures)
 
 
 def relative(found, expected):
@@ -59,23 +67,31 @@ def relative(found, expected):
 @pytest.mark.parametrize("alpha, beta", WEIGHTS)
 @pytest.mark.parametrize("delta", [1.0, 0.1, None])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradient_is_that_of_the_written_out_loss(layout, delta, alpha, beta, rows):
-    """Whatever the layout, terms and rows: the penalty's own gradient, and the one passing by."""
+@pytest.mark.parametrize("turned", [False, True])
+def test_gradient_is_that_of_the_written_out_loss(turned, layout, delta, alpha, beta, rows):
+    """Whatever the layouts of features and incoming gradient, terms and rows: the penalty's own
+    gradient, and the one passing by."""
     shape, dim, arrange = LAYOUTS[layout]
     torch.manual_seed(0)
-    x = arrange(0.8 * torch.randn(shape, dtype=torch.float64))
+    base = 0.8 * torch.randn(shape, dtype=torch.float64)
+    x = arrange(base)
     passed = torch.randn_like(x)
-    n = x.numel() // x.shape[dim]
-    index = None if rows is None else strided(n, rows, 3, x.device)
+    if turned:  # axes in another order in memory
+        passed = passed.permute(*reversed(range(x.ndim))).contiguous()
+        passed = passed.permute(*reversed(range(x.ndim)))
+    index = None if rows is None else sampled(x, rows, 3, dim)
     settings = dict(delta=delta, dim=dim)
 
-    found = gradients(x, passed, lambda x: tap(x, alpha, beta, rows=rows, offset=3, **settings))
-    expected = gradients(
-        x, passed, lambda x: (x, written_out(x, alpha, beta, index=index, **settings))
+    found = gradients(
+        base, passed, lambda x: tap(x, alpha, beta, rows=rows, offset=3, **settings), arrange
     )
+    expected = gradients(
+        base, passed, lambda x: (x, written_out(x, alpha, beta, index=index, **settings)), arrange
+    )
+    through = gradients(base, passed, lambda x: (x, 0 * x.sum()), arrange)[1]
 
     torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-12)
-    assert relative(found[1] - passed, expected[1] - passed) < 1e-6
+    assert relative(found[1] - through, expected[1] - through) < 1e-6
 
 
 @pytest.mark.parametrize("rows", [None, 9])
@@ -100,7 +116,7 @@ def test_fewer_rows_than_features_give_the_same_gradient(dim, shape, delta, alph
     torch.manual_seed(0)
     x = 0.8 * torch.randn(shape, dtype=torch.float64)
     passed = torch.randn_like(x)
-    index = strided(45, 7, 3, x.device)
+    index = sampled(x, 7, 3, dim)
 
     found = gradients(
         x, passed, lambda x: tap(x, alpha, beta, delta=delta, dim=dim, rows=7, offset=3)
@@ -113,14 +129,18 @@ def test_fewer_rows_than_features_give_the_same_gradient(dim, shape, delta, alph
     assert relative(found[1] - passed, expected[1] - passed) < 1e-6
 
 
+@pytest.mark.parametrize("ratio", [1, 30, 1000])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_fewer_rows_than_features_are_close_to_float64_in_half_precision(dtype):
+def test_fewer_rows_than_features_are_close_to_float64_in_half_precision(dtype, ratio):
+    """Also where one feature dominates and its own variance must be taken out again."""
     torch.manual_seed(0)
-    x = (30 + torch.randn(400, 96) * torch.linspace(0.3, 0.9, 96)).to(dtype)
+    deviation = torch.linspace(0.3, 0.9, 96) if ratio == 1 else torch.full((96,), 0.9 / ratio)
+    deviation[0] = 0.9
+    x = (30 * (ratio == 1) + torch.randn(400, 96) * deviation).to(dtype)
     found = gradients(
         x, torch.zeros_like(x), lambda x: scaled(tap(x, 1, 1, rows=64, offset=5), 65_536.0)
     )
-    index = strided(400, 64, 5, x.device)
+    index = sampled(x, 64, 5, -1)
     exact = gradients(
         x.double(),
         torch.zeros(400, 96, dtype=torch.float64),
@@ -267,23 +287,40 @@ def test_a_non_finite_feature_gives_a_non_finite_penalty(value):
         assert not loss.isfinite() and not x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("n, rows", [(64, 7), (4096, 64), (100, 99), (6, 5), (49 * 16, 128)])
-def test_sampled_rows_are_distinct_and_equally_likely(n, rows):
-    """The mean over offsets is the plain mean over samples, so sampling is unbiased."""
+@pytest.mark.parametrize(
+    "n, rows, positions", [(64, 7, 1), (4096, 64, 64), (100, 99, 25), (6, 5, 2), (784, 128, 49)]
+)
+def test_sampled_rows_are_distinct_and_equally_likely(n, rows, positions):
+    """The mean over offsets is the plain mean over samples, so sampling favors none."""
     counts = torch.zeros(n)
     for offset in range(n):
-        index = strided(n, rows, offset, torch.device("cpu"))
+        index = strided(n, rows, offset, torch.device("cpu"), positions)
         assert len(index.unique()) == rows
         counts[index] += 1
 
     assert (counts == rows).all()
 
 
-def test_sampled_rows_visit_every_position_of_a_picture():
-    """A stride of one picture would see a single position of all pictures."""
-    index = strided(128 * 64, 256, 0, torch.device("cpu"))  # 64 positions
+@pytest.mark.parametrize("side", [7, 14, 28, 56])
+@pytest.mark.parametrize("pictures", [16, 64, 128, 256])
+def test_few_sampled_rows_are_spread_over_the_picture_and_over_pictures(side, pictures):
+    """Lines of a picture differ: one line of each says little of the whole."""
+    positions = side * side
+    index = strided(pictures * positions, 64, 5, torch.device("cpu"), positions)
+    lines = (index % positions // side).unique()
 
-    assert len((index % 64).unique()) == 64
+    assert len(lines) >= min(side, 16)
+    assert len((index // positions).unique()) >= 0.7 * min(pictures, 64)
+
+
+def test_sampled_terms_are_those_of_the_whole_on_average():
+    """A map whose mean drifts from top to bottom, as activations do."""
+    torch.manual_seed(0)
+    x = 0.6 * torch.randn(64, 16, 28, 28) + torch.linspace(-1, 1, 28)[:, None]
+    whole = tap(x, 0.0, 1.0, dim=1)[1]
+    some = [tap(x, 0.0, 1.0, dim=1, rows=256, offset=offset)[1] for offset in range(0, 50_000, 997)]
+
+    assert abs(torch.stack(some).mean() / whole - 1) < 0.1
 
 
 def test_the_tap_keeps_matrices_not_activations():
@@ -305,12 +342,13 @@ def test_the_tap_keeps_matrices_not_activations():
     assert len(kept) - len(new) == 1
 
 
-def one_of_two(rank, folder, shares, dim):
+def one_of_two(rank, folder, shares, dim, rows):
     """One process of a group: its gradient and the penalty, saved."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     x = samples(dim).split(shares)[rank].clone().requires_grad_()
-    _, loss = tap(x, 0.64, 0.08, delta=0.1, dim=dim, group=dist.group.WORLD)
+    settings = dict(delta=None, dim=dim, rows=rows, offset=3)
+    _, loss = tap(x, 0.64, 0.08, group=dist.group.WORLD, **settings)
     loss.backward()
     torch.save((loss.detach(), x.grad), f"{folder}/{rank}")
     dist.barrier()
@@ -323,16 +361,23 @@ def samples(dim):
     return 0.8 * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("rows", [None, 5])
 @pytest.mark.parametrize("dim", [-1, 1])
-def test_a_group_of_processes_counts_as_one_batch(tmp_path, dim):
+def test_a_group_of_processes_counts_as_one_batch(tmp_path, dim, rows):
     """Exactly, also where one has fewer samples than features and the other more. The mean over
     processes is the gradient, so each has twice its part."""
     shares = [3, 13]
-    mp.spawn(one_of_two, args=(str(tmp_path), shares, dim), nprocs=2)
+    mp.spawn(one_of_two, args=(str(tmp_path), shares, dim, rows), nprocs=2)
     found = [torch.load(tmp_path / str(rank)) for rank in (0, 1)]
     x = samples(dim)
+    each = x[0].numel() // 8  # samples in a picture
+    taken = [sampled(part, rows, 3, dim) for part in x.split(shares)] if rows and each > 1 else None
+    if rows and each == 1:
+        taken = [torch.arange(3), sampled(x[3:], rows, 3, dim)]
+    index = None if taken is None else torch.cat([taken[0], taken[1] + 3 * each])
+    settings = dict(delta=None, dim=dim, index=index)
     loss, gradient = gradients(
-        x, torch.zeros_like(x), lambda x: (x, written_out(x, 0.64, 0.08, delta=0.1, dim=dim))
+        x, torch.zeros_like(x), lambda x: (x, written_out(x, 0.64, 0.08, **settings))
     )
 
     for part, (own_loss, own) in zip(gradient.split(shares), found, strict=True):
@@ -361,6 +406,9 @@ def test_one_feature_has_no_covariance():
         (lambda: tap(torch.randn(4, 4), -1, 1), ValueError, "alpha=-1"),
         (lambda: tap(torch.randn(4, 4), 1, -0.5), ValueError, "beta=-0.5"),
         (lambda: tap(torch.randn(4, 4), 1, 1, rows=1), ValueError, "rows=1"),
+        (lambda: tap(torch.randn(4, 4), math.nan, 1), ValueError, "alpha=nan"),
+        (lambda: tap(torch.randn(4, 4), 1, 1, delta=-1.0), ValueError, "delta=-1.0"),
+        (lambda: tap(torch.randn(4, 4), 1, 1, eps=0.0), ValueError, "eps=0.0"),
         (lambda: tap(torch.randn(4), 1, 1), ValueError, "axis of samples"),
         (lambda: tap(torch.ones(4, 4, dtype=torch.int64), 1, 1), TypeError, "floating"),
     ],

@@ -4,8 +4,6 @@ Read the loss first: `covariance`, `variance_penalty`, `covariance_penalty` and 
 `tap` puts the same number into a network, with its gradient in closed form.
 """
 
-import math
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -95,36 +93,59 @@ def tap(
 
 def tap_terms(x, alpha, beta, delta, eps, dim, rows, offset, group):
     """`tap`, and a third value: V and K, without a gradient, for logging: (2,)."""
+    check_settings(alpha, beta, delta, eps, rows)
     if not x.is_floating_point():
         raise TypeError(f"features must be floating point, not {x.dtype}")
-    if alpha < 0 or beta < 0:
-        raise ValueError(f"alpha and beta must not be negative: alpha={alpha}, beta={beta}")
-    if x.ndim < 2:
+    if x.ndim < 2 or not x.shape[dim]:
         raise ValueError(f"features need an axis of samples and one of features, not {x.shape}")
-    n = x.numel() // max(x.shape[dim], 1)
+    n = x.numel() // x.shape[dim]
     if n < 2 and group is None:
         raise ValueError(
             f"a variance needs at least two samples, but features of shape {tuple(x.shape)} have "
             f"{n}: use a larger batch"
         )
-    if rows is not None and rows < 2:
-        raise ValueError(f"rows={rows}: a variance needs at least two; None takes all")
-    index = None if rows is None or rows >= n else strided(n, rows, offset, x.device)
+    index = None
+    if rows is not None and rows < n:
+        pictures = x.shape[0] if dim % x.ndim else x.shape[1]
+        index = strided(n, rows, offset, x.device, positions=n // pictures)
     return Tap.apply(x, alpha, beta, delta, eps, dim % x.ndim, index, group)
 
 
-def strided(n: int, rows: int, offset: int | Tensor | None, device: torch.device) -> Tensor:
+def check_settings(alpha, beta, delta, eps, rows) -> None:
+    """Refuse what has no meaning, with a ValueError: see `tap`."""
+    if not (alpha >= 0 and beta >= 0):
+        raise ValueError(f"alpha and beta must be zero or more: alpha={alpha}, beta={beta}")
+    if delta is not None and not delta > 0:
+        raise ValueError(f"delta={delta} must be positive; None never turns the square to a line")
+    if not eps > 0:
+        raise ValueError(f"eps={eps} must be positive, or constant features have no gradient")
+    if rows is not None and rows < 2:
+        raise ValueError(f"rows={rows}: a variance needs at least two; None takes all")
+
+
+def strided(
+    n: int, rows: int, offset: int | Tensor | None, device: torch.device, positions: int = 1
+) -> Tensor:
     """Indices of `rows` of n samples, evenly spaced around a circle: (rows,) of int64.
 
-    The stride shares no factor with n, so that it visits every position of a picture and not one
-    column of all pictures. A random offset takes each sample with probability rows / n.
+    Samples are numbered picture by picture, `positions` in each. A stride goes on by whole
+    pictures and the golden section of one, so that a few samples are spread over both. It shares
+    no factor with n, so that none is taken twice. A random offset takes each sample with
+    probability rows / n.
     """
-    stride = n // rows
-    while math.gcd(stride, n) != 1:
+    stride = n // rows // positions * positions + max(1, round(0.618 * positions))
+    while common_divisor(stride, n) != 1:
         stride += 1
     if offset is None:
         offset = torch.randint(n, (), device=device)
     return (offset + stride * torch.arange(rows, device=device)) % n
+
+
+def common_divisor(a: int, b: int) -> int:
+    """Euclid's; math.gcd would break a graph compiled for varying sizes."""
+    while b:
+        a, b = b, a % b
+    return a
 
 
 class Tap(torch.autograd.Function):
@@ -144,8 +165,9 @@ class Tap(torch.autograd.Function):
     nothing is clipped: HC = GH, and the squares of G sum to those of C. See `from_gram`.
 
     Half precision: a channel's mean can be many times its standard deviation, so columns are
-    centered in float32 before they are rounded and multiplied; C and M stay float32. Products
-    are written to an `out`, because autocast leaves those alone.
+    centered in float32 before they are rounded and multiplied; C and M are kept in float32 (CPUs
+    round the products of bfloat16 once). Products are written to an `out`, because autocast leaves
+    those alone.
     """
 
     @staticmethod
@@ -155,11 +177,11 @@ class Tap(torch.autograd.Function):
         h, variance, cov = centered_moments(rows, mean, n, group, with_cov=beta > 0)
         std = (variance + eps).sqrt()
         v, k = variance_penalty(variance, eps), torch.zeros_like(mean[0])
-        diagonal, matrix = torch.where(std < 1, -alpha / std, 0 * std), None
+        diagonal, matrix = torch.where(std < 1, -alpha / std, torch.zeros_like(std)), None
         few = len(h) < len(variance) and group is None
         ctx.left = few and beta > 0 and nothing_clipped(variance, delta)
         if ctx.left:
-            k, matrix, diagonal = from_gram(h, variance, diagonal, beta)
+            k, matrix, diagonal = from_gram(h, diagonal, beta)
         elif beta > 0:
             cov = covariances(h, n, group) if cov is None else cov
             k, matrix = from_covariance(cov, diagonal, beta, delta)
@@ -182,10 +204,9 @@ class Tap(torch.autograd.Function):
             grad = plus_product(grad, features, mean, matrix, diagonal, ctx.dim, ctx.left)
         else:
             grad = grad.clone(memory_format=torch.preserve_format)
-            pictures = by_position(grad, ctx.dim)
-            where = places(pictures, ctx.index)
-            some = add_product(pictures[where], features, matrix, diagonal, ctx.left)
-            pictures[where] = some
+            last = grad.movedim(ctx.dim, -1)  # a view, whatever the strides
+            where = torch.unravel_index(ctx.index, last.shape[:-1])
+            last[where] = add_product(last[where], features, matrix, diagonal, ctx.left)
         return grad, *[None] * 7
 
 
@@ -200,24 +221,27 @@ def from_covariance(cov, diagonal, beta, delta) -> tuple[Tensor, Tensor]:
     return k / (len(off) * pairs), matrix
 
 
-def from_gram(h, variance, diagonal, beta) -> tuple[Tensor, Tensor, Tensor]:
+def from_gram(h, diagonal, beta) -> tuple[Tensor, Tensor, Tensor]:
     """K, and L and w in HM d (n - 1) = LH + H diag(w), where nothing is clipped.
 
-    (n, d), (d,), (d,) -> (), (n, n), (d,)
+    (n, d), (d,) -> (), (n, n), (d,). The diagonal of C is taken out again at the end, so it must
+    come from the same numbers as G, and both from float32.
     """
-    g = gram(h.T).div_(len(h) - 1)
-    pairs = max(len(variance) - 1, 1)
-    k = (g.square().sum() - variance.square().sum()) / (len(variance) * pairs)
+    h = h.to(diagonal.dtype)
+    n, d = h.shape
+    g = gram(h.T).div_(n - 1)
+    variance = h.square().sum(dim=0) / (n - 1)
+    pairs = max(d - 1, 1)
+    k = (g.square().sum() - variance.square().sum()) / (d * pairs)
     return k, g.mul_(4 * beta / pairs), diagonal - 4 * beta / pairs * variance
 
 
 def nothing_clipped(variance: Tensor, delta: float | None) -> bool:
     """Whether it is sure, and free to ask, that no covariance exceeds delta: the largest variance
     bounds them all. Elsewhere than on the CPU the answer would wait for the device."""
-    if delta is None:
-        return True
-    free = variance.device.type == "cpu" and not torch.compiler.is_compiling()
-    return free and bool(variance.max() <= delta)
+    if variance.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return delta is None or bool(variance.max() <= delta)
 
 
 def as_rows(x: Tensor, dim: int, index: Tensor | None = None) -> Tensor:
@@ -226,12 +250,11 @@ def as_rows(x: Tensor, dim: int, index: Tensor | None = None) -> Tensor:
     A view where features are the last axis in memory. Otherwise one copy, which leaves the
     positions of a picture adjacent: its strides are those of a transposed (d, n).
     """
-    d = x.shape[dim]
+    d, last = x.shape[dim], x.movedim(dim, -1)
     if index is not None:
-        pictures = by_position(x, dim)
-        return pictures[places(pictures, index)]
-    if x.movedim(dim, -1).is_contiguous():
-        return x.movedim(dim, -1).view(-1, d)
+        return last[torch.unravel_index(index, last.shape[:-1])]
+    if last.is_contiguous():
+        return last.view(-1, d)
     return x.movedim(dim, 0).reshape(d, -1).T
 
 
@@ -240,7 +263,8 @@ def count_and_mean(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[int |
     exact = torch.promote_types(rows.dtype, torch.float32)
     if group is None:
         return len(rows), rows.mean(dim=0, dtype=exact)
-    total = torch.cat([rows.sum(dim=0, dtype=exact), rows.new_tensor([len(rows)], dtype=exact)])
+    count = rows.new_full((1,), len(rows), dtype=exact)
+    total = torch.cat([rows.sum(dim=0, dtype=exact), count])
     dist.all_reduce(total, group=group)
     return total[-1], total[:-1] / total[-1]
 
@@ -305,25 +329,13 @@ def plus_product(grad, x, mean, matrix, diagonal, dim, left) -> Tensor:
 
 def add_product(grad, h, matrix, diagonal, left) -> Tensor:
     """grad + HM for rows, with M or its parts as `Tap.forward` saved them: (n, d)."""
-    if diagonal is not None:
-        grad = (grad + h * diagonal).to(grad.dtype)
+    if left:  # in float32, because LH and H diag(w) can nearly cancel
+        h = h.to(matrix.dtype)
+        product = torch.mm(matrix, h, out=torch.empty_like(h))
+        return (grad + product.addcmul_(h, diagonal)).to(grad.dtype)
     if matrix is None:
-        return grad
-    h, matrix = in_range(h, matrix)
-    factors = (matrix, h) if left else (h, matrix)
-    return torch.addmm(grad, *factors, out=grad.new_empty(grad.shape))
-
-
-def by_position(x: Tensor, dim: int) -> Tensor:
-    """A view with one axis for pictures, one for positions and one for features: (b, p, d)."""
-    last = x.movedim(dim, -1)
-    return last[:, None] if last.ndim == 2 else last.flatten(1, -2)
-
-
-def places(pictures: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Where samples stand in `by_position`: their pictures and their positions."""
-    positions = pictures.shape[1]
-    return index // positions, index % positions
+        return (grad + h * diagonal).to(grad.dtype)
+    return torch.addmm(grad, *in_range(h, matrix), out=grad.new_empty(grad.shape))
 
 
 def in_range(h: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
