@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import nn
 
+from vcr_zoo import placement
 from vcr_zoo.penalty import penalty
 from vcr_zoo.placement import attach, default_input_size, find
 
@@ -50,6 +51,11 @@ STAGES = {
     "resnet50": ["layer1.2", "layer2.3", "layer3.5", "layer4.2"],
     "convnext_atto": [f"stages.{s}.blocks.{b}" for s, b in enumerate((1, 1, 5, 1))],
     "vit_tiny_patch16_224": [f"blocks.{b}" for b in range(12)],
+}
+LARGE = {  # as many positions along a side as features: ambiguous at this size alone
+    "resnet18": ((3, 192, 256), {}, {1}),
+    "convnext_tiny": ((3, 192, 384), {}, {1}),
+    "swin_tiny_patch4_window7_224": ((3, 384, 384), dict(img_size=384), {3}),
 }
 AXES = {  # axis of the features, by what each architecture's author wrote
     "resnet50": {1},
@@ -96,6 +102,15 @@ def test_stages_are_the_last_blocks_of_timms_stages(name):
 def test_the_axis_of_features_is_found(name):
     """timm's output_fmt does not say what lies inside: some networks keep channels last."""
     assert {place.dim for place in find(empty(name), "blocks")} == AXES[name]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_axis_is_found_where_sides_are_as_long_as_features_are_many(name):
+    """Otherwise columns of pixels would be decorrelated, and nobody would notice."""
+    size, kwargs, axes = LARGE[name]
+    model = empty(name, **kwargs)
+
+    assert {place.dim for place in find(model, "blocks", size)} == axes
 
 
 def test_families_cover_timm():
@@ -203,31 +218,45 @@ def test_each_layer_may_have_its_own_weights():
     assert [str(place) for place in penalties.placements][-1] == "fc.input"
 
 
-def test_evaluation_runs_untapped():
-    """In eval mode, and without gradients, nothing runs: bit-identical to plain timm."""
-    model = small().eval()
-    expected = model(images())
+def test_evaluation_runs_untapped(monkeypatch):
+    """In eval mode, and without gradients, nothing runs."""
+    calls = []
+    monkeypatch.setattr(placement, "tap_terms", lambda *args: calls.append(args))
+    model = small()
     attach(model, input_size=SIZE)
-
-    assert torch.equal(model(images()), expected)
-    model.train()
+    model.eval()(images())
     with torch.no_grad():
-        assert "Tap" not in str(model(images()).grad_fn)
+        model.train()(images())
+
+    assert not calls
+    with pytest.raises(TypeError):  # the stand-in returns nothing
+        model(images())
+    assert len(calls) == 1
 
 
 def test_a_copy_of_the_model_does_not_collect():
-    """An EMA copy carries the hooks; its forward pass must not add to the original's loss."""
+    """An EMA copy carries the hooks; whatever its mode, it must not add to the original's loss."""
     model = small()
     penalties = attach(model, input_size=SIZE)
     twin = copy.deepcopy(model)
     with penalties.collect() as collected:
-        twin.eval()(images())
         model(images())
-    alone = len(collected.variance)
-    penalties.detach()
-    twin.train()(images()).sum().backward()
+    alone = collected.total.item()
+    penalties.step = 0
+    with penalties.collect() as collected:
+        twin(images())
+        model(images())
 
-    assert alone == len(penalties.placements) == 4
+    assert collected.total.item() == alone
+    with pytest.raises(RuntimeError, match="did not regularize"), penalties.collect():
+        twin(images())
+
+
+def test_the_later_of_two_words_sets_the_weights():
+    model = small()
+    penalties = attach(model, "blocks,layer4.0", alpha=[1, 5], beta=[1, 7], input_size=SIZE)
+
+    assert penalties.weights == [(1, 1), (1, 1), (1, 1), (5, 7)]
 
 
 def test_activation_checkpointing_gives_the_same_gradient():
@@ -255,9 +284,9 @@ def test_compiled_whole_and_eager_agree():
         model = small()
         penalties = attach(model, "blocks,pooled", rows=50, input_size=SIZE)
         forward = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
-        for _ in range(3):
+        for n in (4, 4, 6):  # batches of another size too
             with penalties.collect() as collected:
-                output = forward(images())
+                output = forward(images(n))
             model.zero_grad()
             (output.sum() + collected.total).backward()
         return collected.total, [p.grad for p in model.parameters()]

@@ -7,6 +7,7 @@ them with forward hooks, so state-dict keys never change and `detach` leaves no 
 
 import contextlib
 import copy
+import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from timm.models import group_modules
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vcr_zoo.penalty import tap_terms
+from vcr_zoo.penalty import check_settings, tap_terms
 from vcr_zoo.results import closest
 
 LAYERS = ("blocks", "stages", "pooled")
@@ -162,13 +163,11 @@ class Trace:
         """Called modules of those classes that add a residual: see `block_of`."""
         modules = dict(self.model.named_modules())
         hits = {name for stack in self.residual if (name := self.block_of(stack))}
-        hits = {name for name in hits if not any(word in name for word in NOT_BLOCKS)}
+        hits = {name for name in hits if not outside_blocks(name)}
         classes = {type(modules[name]) for name in hits}
         called = [name for name, side in self.order if side == "output" and self.usable(name)]
         same = [
-            name
-            for name in called
-            if type(modules[name]) in classes and not any(word in name for word in NOT_BLOCKS)
+            name for name in called if type(modules[name]) in classes and not outside_blocks(name)
         ]
         in_container = [name for name in same if isinstance(parent(modules, name), CONTAINERS)]
         stage_like = {
@@ -243,7 +242,7 @@ class Trace:
         item, tensor = first_tensor(value)
         if tensor is None:
             raise LookupError(f"layer {name!r} passes no tensor with a batch axis")
-        dim = self.feature_axis(name, tensor)
+        dim = self.feature_axis(name, side, tensor)
         return Placement(
             name,
             side,
@@ -254,18 +253,33 @@ class Trace:
             writers=tuple(self.writes.get((name, side), ())),
         )
 
-    def feature_axis(self, name: str, value: Tensor) -> int:
-        """Last for vectors and tokens; for maps the axis as long as the module's parameters."""
+    def feature_axis(self, name: str, side: str, value: Tensor) -> int:
+        """Last for vectors and tokens. For maps the axis as long as the module's parameters; if
+        several are, the one that keeps its length when the images are twice as large; else last
+        unless the module convolves."""
         if value.ndim <= 3:
             return value.ndim - 1
         module = self.model.get_submodule(name)
-        widths = {
-            p.shape[0] for p in itertools.chain(module.parameters(), module.buffers()) if p.ndim
-        }
+        widths = {p.shape[0] for p in (*module.parameters(), *module.buffers()) if p.ndim}
         first, last = value.shape[1] in widths, value.shape[-1] in widths
         if first != last:
             return 1 if first else value.ndim - 1
-        return 1 if value.shape[-1] == value.shape[-2] else value.ndim - 1
+        _, larger = first_tensor(self.larger.get((name, side)))
+        if larger is not None:
+            kept = [dim for dim in (1, value.ndim - 1) if larger.shape[dim] == value.shape[dim]]
+            if len(kept) == 1:
+                return kept[0]
+        convolves = any(isinstance(part, nn.Conv2d) for part in module.modules())
+        return 1 if convolves else value.ndim - 1
+
+    @functools.cached_property
+    def larger(self) -> dict:
+        """What passes where for images of twice the size; nothing if the model refuses them."""
+        channels, height, width = self.input_size
+        try:
+            return Trace(self.model, (channels, 2 * height, 2 * width)).values
+        except ValueError:
+            return {}
 
 
 class Watch(TorchDispatchMode):
@@ -295,6 +309,11 @@ def first_tensor(value) -> tuple[int, Tensor | None]:
     return 0, None
 
 
+def outside_blocks(name: str) -> bool:
+    """Whether a module belongs to a stem, to downsampling or to position embeddings."""
+    return any(part.startswith(NOT_BLOCKS) for part in name.split("."))
+
+
 def parent(modules: dict[str, nn.Module], name: str) -> nn.Module:
     return modules[name.rpartition(".")[0]]
 
@@ -317,11 +336,15 @@ def default_input_size(model: nn.Module) -> tuple[int, int, int]:
 
 
 class Collected:
-    """What the taps added in one forward pass."""
+    """What the taps added in one forward pass.
+
+    V and K of every placement, without a gradient: (m,) each; of a module that is called several
+    times their sums. K is zero where its weight is, because it is not computed there.
+    """
 
     total: Tensor | float = 0.0  # add this to the loss
-    variance: Tensor  # V of every placement, without a gradient: (m,)
-    covariance: Tensor  # K likewise
+    variance: Tensor
+    covariance: Tensor
 
 
 class Penalties:
@@ -343,6 +366,9 @@ class Penalties:
     @contextlib.contextmanager
     def collect(self) -> Iterator[Collected]:
         """Gather the penalties of one forward pass; read them after the block.
+
+        With activation checkpointing call backward before the next `collect`: the recomputed pass
+        samples the rows of the latest one.
 
         Raises:
             RuntimeError: if a placement was not reached while gradients were recorded.
@@ -393,7 +419,7 @@ class Penalties:
             "input": module.register_forward_pre_hook,
             "output": module.register_forward_hook,
         }[self.placements[i].side]
-        self.undo.append(register(Hook(self, i)).remove)
+        self.undo.append(register(Hook(self, i, module)).remove)
 
     def keep_apart(self, i: int, writer: nn.Module) -> None:
         """Stop a module from changing placement i in place, which autograd refuses on a view."""
@@ -413,15 +439,17 @@ class Penalties:
 class Hook:
     """A forward hook that taps one placement; copies of the model share it and stay untapped."""
 
-    def __init__(self, penalties: Penalties, i: int):
-        self.penalties, self.i = penalties, i
+    def __init__(self, penalties: Penalties, i: int, module: nn.Module):
+        self.penalties, self.i, self.module = penalties, i, module
 
     def __deepcopy__(self, memo) -> "Hook":
         return self
 
     def __call__(self, module: nn.Module, inputs, output=None):
         penalties = self.penalties
-        if not (penalties.active and module.training and torch.is_grad_enabled()):
+        if module is not self.module or not (penalties.active and module.training):
+            return None
+        if not torch.is_grad_enabled():
             return None
         place = penalties.placements[self.i]
         value = inputs if place.side == "input" else output
@@ -458,7 +486,7 @@ def attach(
     Args:
         layers: where, see `find`; the penalties of all placements are summed (arXiv 2306.13292).
         alpha, beta: weights of the variance and covariance terms; one number, or one for each
-            word of `layers`.
+            word of `layers`. A placement that two words name has the weights of the later one.
         delta, eps: see `vcr_zoo.penalty.tap`.
         rows: at most so many samples of each map or sequence take part in a step, others in the
             next; None takes all. Pooled vectors are few and all take part.
@@ -467,16 +495,18 @@ def attach(
 
     Raises:
         LookupError: for a layer that the model has not.
-        ValueError: for a negative weight, or weights that do not match the layers.
+        ValueError: for a negative weight, weights that do not match the layers, or other settings
+            that `vcr_zoo.penalty.tap` refuses.
     """
     words = split(layers)
+    check_settings(0, 0, delta, eps, rows)
     alphas, betas = per_word("alpha", alpha, words), per_word("beta", beta, words)
     weights = {}
     if any(alphas) or any(betas):
         trace = Trace(model, input_size)
         for word, pair in zip(words, zip(alphas, betas, strict=True), strict=True):
             for key in trace.named(word) if any(pair) else ():
-                weights.setdefault(key, pair)
+                weights[key] = pair
     keys = sorted(weights, key=trace.order.get) if weights else []
     penalties = Penalties(
         [trace.placement(*key) for key in keys],

@@ -106,6 +106,21 @@ def test_checkpoints_hold_the_plain_model(kind):
     assert state["state_dict"].keys() == network().state_dict().keys()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_outside_training_the_loss_is_the_tasks_own(kind):
+    """A validation loss has no penalty, in eval mode as without gradients."""
+    task = build(kind, VCR, network())
+    images, target = batch()
+    target = nn.functional.one_hot(target, 5).float() if kind == "multi-label" else target
+    plain = build(kind, None, network())
+
+    expected = plain.eval()(images, target)
+    found = task.eval()(images, target)
+    assert found.keys() == expected.keys() and torch.equal(found["loss"], expected["loss"])
+    with torch.no_grad():
+        assert "vcr_loss" not in task.train()(images, target)
+
+
 def test_an_ema_copy_averages_the_weights():
     model = network()
     task = build("classification", VCR, model)

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import torch
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
 
@@ -21,8 +22,8 @@ class Regularized:
         self.penalties = attach(unwrap_model(self.get_eval_model()), **(vcr or {}))
 
     def forward(self, input, target):
-        """As the task's own, for a batch of images and its targets."""
-        if not self.penalties.placements:
+        """As the task's own, for a batch of images and its targets; untapped outside training."""
+        if not (self.penalties.placements and self.training and torch.is_grad_enabled()):
             return super().forward(input, target)
         with self.penalties.collect() as collected:
             result = super().forward(input, target)
