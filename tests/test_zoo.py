@@ -64,7 +64,7 @@ def entries(tmp_path):
 def unregister(architecture, entries):
     """Take the test's tags out of timm again."""
     entrypoint = timm.models.model_entrypoint(architecture)
-    known = zoo.default_cfg(entrypoint, architecture)
+    known = zoo.default_cfg(architecture)
     for tag in (name.split(".")[1] for name in entries):
         known.tags.remove(tag)
         del known.cfgs[tag], entrypoint.vcr_entries[tag]
@@ -145,6 +145,24 @@ def test_changed_weights_are_refused(entries):
         timm.create_model("test_resnet.vcr_testing", pretrained=True)
     assert timm.create_model("test_resnet.vcr_testing", pretrained=False) is not None
     assert timm.create_model("test_resnet.base_testing", pretrained=True) is not None
+
+
+def test_changed_weights_are_refused_whichever_way_the_configuration_comes(entries):
+    cfg = timm.get_pretrained_cfg("test_resnet.vcr_testing")
+    entries["test_resnet.vcr_testing"].file.write_bytes(b"damaged")
+
+    for given in (cfg, cfg.to_dict(), "vcr_testing"):
+        with pytest.raises(ValueError, match="not what was published"):
+            timm.create_model("test_resnet", pretrained=True, pretrained_cfg=given)
+
+
+def test_several_entries_are_registered_together_or_not_at_all(entries):
+    good = zoo.replace(entries["test_resnet.base_testing"], name="test_resnet.vcr_good")
+    bad = zoo.replace(good, name="resnet81.vcr_bad")
+
+    with pytest.raises(LookupError):
+        zoo.register({good.name: good, bad.name: bad})
+    assert "test_resnet.vcr_good" not in timm.list_pretrained()
 
 
 def test_absent_weights_are_refused_unless_others_are_given(entries):
@@ -264,6 +282,14 @@ def test_what_cannot_be_packaged_is_refused(run_folder, tmp_path):
     folder, model = run_folder
     path = tmp_path / "manifest.yaml"
 
+    with pytest.raises(ValueError, match=r"control test_resnet\.typo has no entry yet"):
+        zoo.package(
+            folder, "test_resnet.vcr_mine", license="mit", control="test_resnet.typo", path=path
+        )
+    with pytest.raises(ValueError, match=r"already has weights named test_resnet\.r160_in1k"):
+        zoo.package(folder, "test_resnet.r160_in1k", license="mit", path=path)
+    with pytest.raises(ValueError, match="needs a tag"):
+        zoo.package(folder, "test_resnet", license="mit", path=path)
     with pytest.raises(FileNotFoundError, match="no finished run"):
         zoo.package(tmp_path, "test_resnet.vcr_mine", license="mit", path=path)
     with pytest.raises(ValueError, match="trained test_resnet, not the resnet18"):
@@ -272,7 +298,21 @@ def test_what_cannot_be_packaged_is_refused(run_folder, tmp_path):
     save_file(model.state_dict(), folder / "model.safetensors")
     with pytest.raises(ValueError, match=r"fc\.bias has values that half precision cannot hold"):
         zoo.package(folder, "test_resnet.vcr_mine", license="mit", path=path)
-    assert not path.exists()
+    assert not path.exists() and not list(tmp_path.glob("*.safetensors"))
+
+
+def test_packaging_again_keeps_the_old_weights_if_it_is_refused(run_folder, tmp_path):
+    """A published file must go on matching its sha256."""
+    folder, _ = run_folder
+    path = tmp_path / "manifest.yaml"
+    entry = zoo.package(folder, "test_resnet.base_mine", license="mit", path=path)
+    config = json.loads((folder / "config.json").read_text())
+    del config["pretrained_cfg"]["std"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(ValueError, match="says nothing of std"):
+        zoo.package(folder, "test_resnet.base_mine", license="mit", path=path)
+    entry.verify()
 
 
 def test_builds_that_do_not_match_are_explained(tmp_path):

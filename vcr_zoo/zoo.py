@@ -7,6 +7,7 @@ not the architecture, so an entry is one more tag on timm's own architecture.
 import functools
 import hashlib
 import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import timm.models
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from timm.models import DefaultCfg, PretrainedCfg, model_entrypoint, register_model
 from timm.models import split_model_name_tag as split_name
 from torch import Tensor
@@ -85,27 +86,22 @@ def manifest(path: Path = MANIFEST) -> dict[str, Entry]:
 
 
 def register(entries: Mapping[str, Entry]) -> None:
-    """Make every entry a name that `timm.create_model(..., pretrained=True)` takes.
+    """Make every entry a name that `timm.create_model(..., pretrained=True)` takes, or none.
 
     timm's own names and configurations stay as they are. Registering an entry again is allowed;
-    the weights' sha256 is verified before they are loaded.
+    the weights' sha256 is verified before `create_model` loads them.
 
     Raises:
         LookupError: for an architecture that timm has not.
-        ValueError: for a tag that timm already has.
+        ValueError: for a name without a tag, or a tag that timm already has.
     """
+    for name in entries:
+        check_free(name)
     for entry in entries.values():
         architecture, tag = split_name(entry.name)
-        if not timm.is_model(architecture):
-            raise LookupError(
-                f"timm has no architecture {architecture!r} for {entry.name}."
-                f"{closest(architecture, timm.list_models())}"
-            )
         entrypoint = model_entrypoint(architecture)
         ours = getattr(entrypoint, "vcr_entries", {})
-        known = default_cfg(entrypoint, architecture)
-        if tag in known.cfgs and tag not in ours:
-            raise ValueError(f"timm already has weights named {entry.name}; choose another tag")
+        known = default_cfg(architecture)
         if tag not in known.cfgs:
             known.tags.append(tag)
         known.cfgs[tag] = pretrained_cfg(entry, known.default)
@@ -115,10 +111,24 @@ def register(entries: Mapping[str, Entry]) -> None:
             register_model(verified(plain, {**ours, tag: entry}))
 
 
-def default_cfg(entrypoint: Callable, architecture: str) -> DefaultCfg:
+def check_free(name: str) -> None:
+    """Refuse a name that cannot be one of ours: see `register`."""
+    architecture, tag = split_name(name)
+    if not timm.is_model(architecture):
+        raise LookupError(
+            f"timm has no architecture {architecture!r} for {name}."
+            f"{closest(architecture, timm.list_models())}"
+        )
+    if not tag:
+        raise ValueError(f"{name} needs a tag, as in {architecture}.vcr_mydata")
+    ours = getattr(model_entrypoint(architecture), "vcr_entries", {})
+    if tag in default_cfg(architecture).cfgs and tag not in ours:
+        raise ValueError(f"timm already has weights named {name}; choose another tag")
+
+
+def default_cfg(architecture: str) -> DefaultCfg:
     """timm's configurations of an architecture, the object that registration reads."""
-    module = getattr(timm.models, entrypoint.__module__.rpartition(".")[-1])
-    return module.default_cfgs[architecture]
+    return sys.modules[model_entrypoint(architecture).__module__].default_cfgs[architecture]
 
 
 def pretrained_cfg(entry: Entry, like: PretrainedCfg) -> PretrainedCfg:
@@ -146,7 +156,8 @@ def verified(entrypoint: Callable, entries: dict[str, Entry]) -> Callable:
 
     @functools.wraps(entrypoint)
     def create(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
-        tag = getattr(pretrained_cfg, "tag", pretrained_cfg)
+        cfg = pretrained_cfg
+        tag = cfg.get("tag") if isinstance(cfg, dict) else getattr(cfg, "tag", cfg)
         elsewhere = set(SOURCES) & set(pretrained_cfg_overlay or ())
         if pretrained and isinstance(tag, str) and tag in entries and not elsewhere:
             entries[tag].verify()
@@ -174,30 +185,45 @@ def package(
 
     Raises:
         FileNotFoundError: if the folder holds no finished run.
-        ValueError: if the run is of another architecture, or its weights exceed half precision.
+        LookupError, ValueError: for a name that `register` refuses, a control without an entry, a
+            run of another architecture, or weights that exceed half precision. Nothing is written.
     """
+    check_free(name)
+    entries = (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+    if control and control not in entries:
+        raise ValueError(f"the control {control} has no entry yet: package it first")
     if not (run / "config.json").exists():
         raise FileNotFoundError(f"{run} is no finished run: it has no config.json")
     config = json.loads((run / "config.json").read_text())
     if config["architecture"] != split_name(name)[0]:
         raise ValueError(f"{run} trained {config['architecture']}, not the {name} it is to be")
+    cfg, wanted = config["pretrained_cfg"], ("input_size", "mean", "std", "interpolation")
+    if missing := [key for key in wanted if key not in cfg]:
+        raise ValueError(f"{run}/config.json says nothing of {', '.join(missing)}")
     weights = {key: half(key, value) for key, value in load_file(run / "model.safetensors").items()}
+    content = save(weights, metadata={"format": "pt"})
     file = path.parent / f"{name}.safetensors"
-    save_file(weights, file, metadata={"format": "pt"})
-    cfg = config["pretrained_cfg"]
     fields = {
         **({"control": control} if control else {}),
         "file": file.name,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(content).hexdigest(),
         "license": license,
         "num_classes": config["num_classes"],
-        **{key: cfg[key] for key in ("input_size", "mean", "std", "interpolation", "crop_pct")},
+        **{key: cfg[key] for key in wanted},
+        "crop_pct": cfg.get("crop_pct", 1.0),
         "label_names": list(config.get("label_names", ())),
     }
-    entries = (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
     text = yaml.safe_dump({**entries, name: fields}, sort_keys=False, default_flow_style=None)
-    path.write_text(text)
+    replaced(file, content)
+    replaced(path, text.encode())
     return manifest(path)[name]
+
+
+def replaced(path: Path, content: bytes) -> None:
+    """A file's new content, complete or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def half(key: str, tensor: Tensor) -> Tensor:

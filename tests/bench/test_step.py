@@ -43,7 +43,7 @@ def test_sampling_costs_less_than_the_exact_form_and_that_less_than_the_naive(fo
 def test_taps_save_no_activation_of_their_own(found):
     """Beside d x d matrices, which are counted apart, only each channel's mean is kept."""
     assert found["exact"]["memory"] <= 1.01
-    assert found["naive"]["memory"] > 1.1
+    assert found["naive"]["memory"] > found["exact"]["memory"] + 0.02
 
 
 def test_saved_bytes_are_those_of_the_activations():
@@ -71,6 +71,11 @@ def test_ratios_are_medians_of_neighbors():
 def test_sampled_gradients_point_where_the_exact_ones_do(found):
     """More so over several steps: sampling is unbiased up to the nonlinearity of the penalty."""
     assert 0 < found["sampled"]["cosine"] < found["sampled"]["cosine_16"] <= 1
+
+
+@pytest.mark.parametrize("layers", ["pooled", "blocks,pooled"])
+def test_any_placement_can_be_measured(layers):
+    assert bench(**SMALL, layers=layers)["exact"]["flops"] > 1
 
 
 def test_the_command_prints_one_json_object():

@@ -71,6 +71,7 @@ def test_a_constant_feature_has_no_correlation():
         (lambda: correlation(torch.ones(9, 4)), "undefined because fewer than two"),
         (lambda: spectrum(torch.ones(1, 4)), "at least two pictures"),
         (lambda: spectrum(torch.full((3, 4), math.nan)), "not finite"),
+        (lambda: correlation(torch.full((3, 4), math.nan)), "not finite"),
     ],
 )
 def test_what_is_undefined_is_said_so(call, words):

@@ -115,21 +115,29 @@ def hooked(network: nn.Module, placements: list[Placement], *, naive: bool):
     def hook(place: Placement):
         norm = nn.BatchNorm1d(place.width).to(next(network.parameters()).device)
 
-        def add_penalty(_, __, output):
-            x = output if place.item is None else output[place.item]
+        def add_penalty(_, inputs, output=None):
+            x = inputs if place.side == "input" else output
+            x = x if place.item is None else x[place.item]
             x = x.movedim(place.dim, -1).reshape(-1, place.width)
             with torch.autocast(x.device.type, enabled=False):
                 collected.total = collected.total + penalty(x.float(), 1.0, 1.0)
 
-        def normalize(_, __, output):
-            x = output.movedim(place.dim, 1)
-            x = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
-            return x.movedim(1, place.dim)
+        def normalize(_, inputs, output=None):
+            value = inputs if place.side == "input" else output
+            x = value if place.item is None else value[place.item]
+            x = F.batch_norm(
+                x.movedim(place.dim, 1), None, None, norm.weight, norm.bias, training=True
+            ).movedim(1, place.dim)
+            if place.item is None:
+                return x
+            return type(value)(x if i == place.item else v for i, v in enumerate(value))
 
         return add_penalty if naive else normalize
 
     for place in placements:
-        network.get_submodule(place.name).register_forward_hook(hook(place))
+        module = network.get_submodule(place.name)
+        before, after = module.register_forward_pre_hook, module.register_forward_hook
+        (before if place.side == "input" else after)(hook(place))
     return collect
 
 
@@ -165,8 +173,9 @@ def measure(step: Step, images: Tensor, target: Tensor, amp: bool) -> None:
     step.flops = counter.get_total_flops()
     if images.is_cuda:
         torch.cuda.reset_peak_memory_stats()
+        others = torch.cuda.memory_allocated()  # the networks of all steps
         take(step, images, target, amp)
-        step.memory = torch.cuda.max_memory_allocated()
+        step.memory = torch.cuda.max_memory_allocated() - others
         return
     step.memory, step.matrices = saved_bytes(step, images, target, amp)
 

@@ -14,9 +14,7 @@ def spectrum(features: Tensor) -> Tensor:
     """
     if len(features) < 2:
         raise ValueError(f"a covariance needs at least two pictures, not {len(features)}")
-    if not features.isfinite().all():
-        raise ValueError("the features are not finite")
-    return torch.linalg.eigvalsh(covariance(features.double())).flip(0).clamp(min=0)
+    return torch.linalg.eigvalsh(covariance(finite(features).double())).flip(0).clamp(min=0)
 
 
 def effective_rank(eigenvalues: Tensor) -> float:
@@ -36,9 +34,9 @@ def correlation(features: Tensor) -> float:
     """Mean absolute correlation between distinct features that are not constant: (n, d) -> [0, 1].
 
     Raises:
-        ValueError: if fewer than two features vary.
+        ValueError: if fewer than two features vary, or features are not finite.
     """
-    cov = covariance(features.double())
+    cov = covariance(finite(features).double())
     std = cov.diagonal().sqrt()
     varying = std > 1e-9 * std.max()
     if varying.sum() < 2:
@@ -46,3 +44,10 @@ def correlation(features: Tensor) -> float:
     std = std[varying]
     size = off_diagonal(cov[varying][:, varying] / std.outer(std)).abs()
     return (size.sum() / (len(std) * (len(std) - 1))).item()
+
+
+def finite(features: Tensor) -> Tensor:
+    """The features, if every one is a number; else a ValueError."""
+    if not features.isfinite().all():
+        raise ValueError("the features are not finite")
+    return features
