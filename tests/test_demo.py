@@ -114,4 +114,10 @@ def test_a_folder_without_the_data_is_refused(tmp_path):
     """Told before anything is trained, with what was looked for."""
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
         demo(tmp_path / "out", data_folder=tmp_path)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="choose another --output"):
+        demo(tmp_path / "file")

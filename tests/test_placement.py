@@ -364,7 +364,12 @@ def test_a_placement_that_is_not_reached_is_reported():
     [
         (dict(layers="layr4"), LookupError, r"no layer 'layr4'\. Closest: layer4"),
         (dict(layers=""), LookupError, "no layers named"),
-        (dict(layers="blocks", alpha=-1.0), ValueError, "alpha must be zero or more, not -1"),
+        (
+            dict(layers="blocks", alpha=-1.0),
+            ValueError,
+            "alpha must be zero or more, and finite, not -1",
+        ),
+        (dict(layers="blocks", beta=float("inf")), ValueError, "beta must be zero or more"),
         (dict(layers="blocks", beta=float("nan")), ValueError, "beta must be zero or more"),
         (
             dict(layers="blocks,pooled", alpha=[1.0, 2.0, 3.0]),

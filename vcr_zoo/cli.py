@@ -16,7 +16,10 @@ def main(argv: list[str] | None = None) -> int:
     args.rest = rest
     try:
         return args.run(args) or 0
-    except (LookupError, ValueError, OSError, ImportError, RuntimeError) as error:
+    except KeyboardInterrupt as stopped:
+        print(f"vcr-zoo {args.command}: {stopped or 'stopped'}", file=sys.stderr)
+        return 130
+    except (LookupError, ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"vcr-zoo {args.command}: {message}", file=sys.stderr)
         return 2
@@ -47,7 +50,7 @@ def run_demo(args) -> None:
     print(f"Every number, with its command: {found.folder / 'results.jsonl'}")
     run = found.folder / f"{VCR}-seed0"
     print("\nUse the network from Python, with timm alone:\n")
-    print(f"import timm; model = timm.create_model('local-dir:{run}', pretrained=True)")
+    print(f"import timm; model = timm.create_model({f'local-dir:{run}'!r}, pretrained=True)")
 
 
 def add_data(commands) -> None:
@@ -94,7 +97,8 @@ def run_data_get(args) -> int:
         try:
             print(get(name, args.folder))
         except (LookupError, ValueError, OSError, ImportError) as error:
-            print(f"vcr-zoo data get: {error.args[0] if error.args else error}", file=sys.stderr)
+            message = error.args[0] if isinstance(error, KeyError) else error
+            print(f"vcr-zoo data get: {message}", file=sys.stderr)
             failed = 2
     return failed
 

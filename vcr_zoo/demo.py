@@ -88,8 +88,11 @@ def demo(
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds}: at least one pair must be trained")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write to {folder} ({error}): choose another --output") from None
     sets = parts(data_folder, tell)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.jsonl").unlink(missing_ok=True)
     options = [*options, *(("--data-dir", str(data_folder)) if data_folder else ())]
     found = Demo(folder)
@@ -116,7 +119,8 @@ def parts(data_folder: Path | None, tell: Callable[[str], None]) -> dict[str, tu
     try:
         sets["silhouettes"] = three("silhouettes", None)
     except OSError as error:
-        tell(f"silhouettes are left out, no route leads to them: {str(error).splitlines()[0]}")
+        reason = " ".join(line.strip() for line in str(error).splitlines())
+        tell(f"silhouettes are left out: {reason}")
     return sets
 
 

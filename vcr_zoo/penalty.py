@@ -4,6 +4,8 @@ Read the loss first: `covariance`, `variance_penalty`, `covariance_penalty` and 
 `tap` puts the same number into a network, with its gradient in closed form.
 """
 
+import math
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -113,8 +115,8 @@ def tap_terms(x, alpha, beta, delta, eps, dim, rows, offset, group):
 
 def check_settings(alpha, beta, delta, eps, rows) -> None:
     """Refuse what has no meaning, with a ValueError: see `tap`."""
-    if not (alpha >= 0 and beta >= 0):
-        raise ValueError(f"alpha and beta must be zero or more: alpha={alpha}, beta={beta}")
+    if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
+        raise ValueError(f"alpha and beta must be finite, zero or more: {alpha=}, {beta=}")
     if delta is not None and not delta > 0:
         raise ValueError(f"delta={delta} must be positive; None never turns the square to a line")
     if not eps > 0:

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from vcr_zoo.results import closest
 
 LAYERS = ("blocks", "stages", "pooled")
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-ROWS = 64  # samples of each placement that take part in a step by default
+ROWS = 64  # samples of each placement in a step, where sampling is asked for without a number
 NOT_BLOCKS = ("stem", "downsample", "patch_embed", "pos_block", "cpe", "global_block")
 TRACE_BATCH = 3  # no network has three channels or positions where a batch is expected
 
@@ -468,7 +469,7 @@ def attach(
     beta: float | Iterable[float] = 1.0,
     delta: float | None = 1.0,
     eps: float = 1e-4,
-    rows: int | None = ROWS,
+    rows: int | None = None,
     sync: bool = False,
     input_size: tuple[int, int, int] | None = None,
     seed: int = 0,
@@ -489,7 +490,8 @@ def attach(
             word of `layers`. A placement that two words name has the weights of the later one.
         delta, eps: see `vcr_zoo.penalty.tap`.
         rows: at most so many samples of each map or sequence take part in a step, others in the
-            next; None takes all. Pooled vectors are few and all take part.
+            next; None takes all. Pooled vectors are few and all take part. Squared covariances
+            of few samples come out larger, by about the product of the variances / (rows - 1).
         sync: take statistics over all processes of the default group.
         seed: of the sampled rows.
 
@@ -531,6 +533,6 @@ def per_word(name: str, weight: float | Iterable[float], words: list[str]) -> li
             f"{len(weights)} values of {name} for {len(words)} layers ({', '.join(words)}): give "
             "one, or one for each"
         )
-    if negative := [w for w in weights if not w >= 0]:
-        raise ValueError(f"{name} must be zero or more, not {negative[0]}")
+    if wrong := [w for w in weights if not 0 <= w < math.inf]:
+        raise ValueError(f"{name} must be zero or more, and finite, not {wrong[0]}")
     return weights if len(weights) == len(words) else weights * len(words)

@@ -145,7 +145,6 @@ def pretrained_cfg(entry: Entry, like: PretrainedCfg) -> PretrainedCfg:
         license=entry.license,
         first_conv=like.first_conv,
         classifier=like.classifier,
-        pool_size=like.pool_size,
         fixed_input_size=like.fixed_input_size,
         min_input_size=like.min_input_size,
     )

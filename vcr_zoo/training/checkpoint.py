@@ -36,6 +36,7 @@ def write(path: str | Path, save: Callable[[Path], None]) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         save(part)
+        part.chmod(0o666 & ~umask())  # safetensors keeps its files to their owner
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -46,6 +47,13 @@ def write(path: str | Path, save: Callable[[Path], None]) -> None:
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
+
+
+def umask() -> int:
+    """The bits that this process takes from new files' permissions."""
+    mask = os.umask(0o22)
+    os.umask(mask)
+    return mask
 
 
 class Saver(CheckpointSaver):

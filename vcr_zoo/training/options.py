@@ -14,7 +14,6 @@ from pathlib import Path
 import yaml
 from timm.utils import ParseKwargs
 
-from ..placement import ROWS
 from ..results import closest
 
 ABOUT = """Train a timm model, with VCR if asked for.
@@ -274,7 +273,7 @@ OPTIONS = {
         opt("--vcr-delta", type=float, default=1.0, help="smooth-L1 threshold; 0: plain square"),
         opt("--vcr-eps", type=float, default=1e-4, help="added to variances"),
         opt("--vcr-layers", type=str, default="blocks", help="blocks, stages, pooled or modules"),
-        opt("--vcr-rows", type=int, default=ROWS, help="samples of a placement; 0: all of them"),
+        opt("--vcr-rows", type=int, default=0, help="samples of a map in a step; 0: all of them"),
         opt("--vcr-sync", **FLAG, help="statistics over all processes"),
         opt("--label-level", default="fine", choices=("fine", "coarse"), help="of named data sets"),
         opt("--loader", default="auto", choices=("auto", "timm", "tensor"), help="of named sets"),

@@ -234,5 +234,5 @@ def main(argv: list[str] | None = None, prog: str = "train.py") -> int:
         return 2
     if run is not None and run.model is not None:
         print(f"--result\n{json.dumps(run.metrics, indent=4)}")
-        print(f'timm.create_model("local-dir:{run.folder}", pretrained=True)')
+        print(f"timm.create_model({f'local-dir:{run.folder}'!r}, pretrained=True)")
     return 0

@@ -6,13 +6,17 @@ The order is timm's: model, loaders, task, optimizer, (resume,) EMA, compilation
 import argparse
 import importlib
 import logging
+import pickle
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.data import resolve_data_config
 from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_norm
 from timm.loss import create_classification_loss
@@ -96,6 +100,7 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
     if args.val_split:
         validation = open_split(args, args.val_split, channels, training=False)
     check(args, train, validation)
+    _warn_of_one_part(args, train, validation)
     classes = class_names(train)
     _named_defaults(args, train, channels)
     if args.task == "multilabel":
@@ -108,6 +113,11 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
     args.num_classes = args.num_classes or model.num_classes
     if len(classes) > args.num_classes:
         raise ValueError(f"{len(classes)} classes, but --num-classes is {args.num_classes}")
+    if 0 < len(classes) < args.num_classes and "num_classes" not in args.given:
+        log.warning(
+            f"{len(classes)} classes, but {args.model} has {args.num_classes} outputs: "
+            f"pass --num-classes {len(classes)}"
+        )
     data_config = resolve_data_config(vars(args), model=model)
     model = prepare(args, model, device, dtype)
 
@@ -234,6 +244,19 @@ def _fuser(name: str) -> None:
         raise ValueError(f"--fuser {name}: this build of torch lacks it ({error})") from None
 
 
+def _warn_of_one_part(args: argparse.Namespace, train: Dataset, validation) -> None:
+    """Say so where both splits are the same pictures, as timm has it for a folder without parts."""
+    try:
+        same = validation and train.filenames(absolute=True) == validation.filenames(absolute=True)
+    except (AttributeError, NotImplementedError, TypeError):
+        return
+    if same:
+        log.warning(
+            f"{args.data_dir} has no {args.val_split} folder: validating on the training pictures. "
+            "Make one beside train, or pass --val-split '' to go without."
+        )
+
+
 def _named_defaults(args: argparse.Namespace, images: Dataset, channels: int) -> None:
     """What a named data set settles by itself: its classes, and its channels' statistics."""
     if not isinstance(images, Images):
@@ -275,6 +298,11 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
         if "unexpected keyword" not in str(error):
             raise
         raise ValueError(f"{args.model} does not take an option that was given: {error}") from None
+    except (RuntimeError, OSError, pickle.UnpicklingError, SafetensorError) as error:
+        file = args.pretrained_path or args.initial_checkpoint
+        if not file:
+            raise
+        raise ValueError(_misfit(args, file, error)) from error
     head = model.get_classifier()
     with torch.no_grad():
         if args.head_init_scale is not None:
@@ -283,6 +311,18 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
         if args.head_init_bias is not None:
             head.bias.fill_(args.head_init_bias)
     return model
+
+
+def _misfit(args: argparse.Namespace, file: str, error: Exception) -> str:
+    """Why a file of weights did not go into the model, in one line."""
+    if not Path(file).is_file():
+        return f"{file}: there is no such file of weights"
+    differing = re.findall(r"size mismatch for (\S+?):|Missing key", str(error))
+    if not differing:
+        return f"{file} holds no weights that can be read safely"
+    head = args.initial_checkpoint and all("fc" in n or "head" in n for n in differing if n)
+    hint = " If only the head differs, pass it as --pretrained --pretrained-path." if head else ""
+    return f"{file} is a checkpoint of another architecture than {args.model}.{hint}"
 
 
 def prepare(args: argparse.Namespace, model: nn.Module, device, dtype) -> nn.Module:
