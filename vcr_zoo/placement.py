@@ -24,7 +24,6 @@ from vcr_zoo.results import closest
 
 LAYERS = ("blocks", "stages", "pooled")
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-ROWS = 64  # samples of each placement in a step, where sampling is asked for without a number
 NOT_BLOCKS = ("stem", "downsample", "patch_embed", "pos_block", "cpe", "global_block")
 TRACE_BATCH = 3  # no network has three channels or positions where a batch is expected
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vcr_zoo.penalty import penalty
-from vcr_zoo.placement import ROWS, Placement, attach, default_input_size, find
+from vcr_zoo.placement import Placement, attach, default_input_size, find
 
 
 @dataclass
@@ -38,14 +38,14 @@ def bench(
     size: int = 96,
     batch: int = 16,
     layers: str = "blocks",
-    rows: int | None = None,
+    rows: int = 64,
     amp: bool = False,
     compile: bool = False,
     device: str = "cpu",
     channels_last: bool = False,
     repeats: int = 20,
 ) -> dict[str, dict[str, float]]:
-    """Each step's {seconds, ratio, low, high, memory, matrices, flops}; of `rows` samples or ROWS.
+    """Each step's {seconds, ratio, low, high, memory, matrices, flops}.
 
     `ratio` is the median over repeats of the step's seconds by the plain step's beside it, `low`
     and `high` the quartiles; memory and FLOPs are ratios too. `naive_over_added` is the time that
@@ -80,7 +80,7 @@ def make(name, model, size, batch, layers, rows, compile, device, channels_last)
     input_size = images_of(network, size)
     collect = no_penalty
     if name in ("exact", "sampled"):
-        chosen = (rows or ROWS) if name == "sampled" else None
+        chosen = rows if name == "sampled" else None
         collect = attach(network, layers, rows=chosen, input_size=input_size).collect
     elif name != "plain":
         collect = hooked(network, find(network, layers, input_size), naive=name == "naive")

@@ -298,7 +298,7 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
         if "unexpected keyword" not in str(error):
             raise
         raise ValueError(f"{args.model} does not take an option that was given: {error}") from None
-    except (RuntimeError, OSError, pickle.UnpicklingError, SafetensorError) as error:
+    except (RuntimeError, LookupError, OSError, pickle.UnpicklingError, SafetensorError) as error:
         file = args.pretrained_path or args.initial_checkpoint
         if not file:
             raise
@@ -318,9 +318,13 @@ def _misfit(args: argparse.Namespace, file: str, error: Exception) -> str:
     if not Path(file).is_file():
         return f"{file}: there is no such file of weights"
     differing = re.findall(r"size mismatch for (\S+?):|Missing key", str(error))
-    if not differing:
+    if not differing and not isinstance(error, KeyError):  # timm's converters look for names
         return f"{file} holds no weights that can be read safely"
-    head = args.initial_checkpoint and all("fc" in n or "head" in n for n in differing if n)
+    head = (
+        args.initial_checkpoint
+        and differing
+        and all("fc" in n or "head" in n for n in differing if n)
+    )
     hint = " If only the head differs, pass it as --pretrained --pretrained-path." if head else ""
     return f"{file} is a checkpoint of another architecture than {args.model}.{hint}"
 
