@@ -125,43 +125,32 @@ def test_training_on_fewer_pictures_than_a_batch_is_possible_when_asked(small):
     assert len(run.history) == 3
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    return draw_pictures(tmp_path / "pictures", classes=2, each=8, size=16)
-
-
-def common(folder, out):
-    size = ("--input-size", "3", "32", "32", "--batch-size", "8", "--workers", "0")
-    return [str(folder), *size, "--epochs", "1", "--warmup-epochs", "0", "--output", str(out)]
-
-
 @pytest.mark.parametrize("flags", [["--initial-checkpoint"], ["--pretrained", "--pretrained-path"]])
-def test_weights_of_another_architecture_are_refused_in_a_line(pictures, tmp_path, flags):
+def test_weights_of_another_architecture_are_refused_in_a_line(small, tmp_path, flags):
     """Not in a page of sizes that do not match."""
     file = tmp_path / "other.pth"
-    torch.save(timm.create_model("test_resnet", num_classes=2).state_dict(), file)
-    argv = [*common(pictures, tmp_path / "out"), "--model", "test_convnext", "--num-classes", "2"]
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), file)
+    argv = small("--model", "test_convnext", *flags)
 
-    refused([*argv, *flags, str(file)], ValueError, "another architecture than test_convnext")
-    refused([*argv, *flags, "/nowhere.pth"], ValueError, "/nowhere.pth: there is no such file")
+    refused([*argv, str(file)], ValueError, "another architecture than test_convnext")
+    refused([*argv, "/nowhere.pth"], ValueError, "/nowhere.pth: there is no such file")
     file.write_text("no weights")
-    refused([*argv, *flags, str(file)], ValueError, "no weights that can be read safely")
+    refused([*argv, str(file)], ValueError, "no weights that can be read safely")
 
 
-def test_a_head_that_differs_points_to_the_option_that_adapts_it(pictures, tmp_path):
+def test_a_head_that_differs_points_to_the_option_that_adapts_it(small, tmp_path):
     file = tmp_path / "head.pth"
     torch.save(timm.create_model("test_resnet", num_classes=4).state_dict(), file)
-    argv = [*common(pictures, tmp_path / "out"), "--model", "test_resnet", "--num-classes", "2"]
 
-    refused([*argv, "--initial-checkpoint", str(file)], ValueError, "pass it as --pretrained")
+    refused(small("--initial-checkpoint", str(file)), ValueError, "pass it as --pretrained")
 
 
-def test_outputs_and_parts_that_do_not_match_are_said(tmp_path, caplog):
+def test_outputs_and_parts_that_do_not_match_are_said(small, pictures, caplog):
     """Allowed, as in timm's script, but hardly ever meant."""
-    folder = draw_pictures(tmp_path / "flat", classes=2, each=8, size=16)
-    flat = folder / "train" if (folder / "train").exists() else folder
-    argv = [*common(flat, tmp_path / "out"), "--model", "test_resnet"]
+    argv = [str(pictures / "train"), *small("--epochs", "1")[1:]]
+    at = argv.index("--num-classes")
+    del argv[at : at + 2]
     train(parse(argv), progress=False)
 
-    assert "2 classes, but test_resnet has 1000 outputs: pass --num-classes 2" in caplog.text
+    assert "3 classes, but test_resnet has 1000 outputs: pass --num-classes 3" in caplog.text
     assert "validating on the training pictures" in caplog.text
