@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from vcr_zoo.training import parse, train, wiring
 from vcr_zoo.training.distributed import start
 from vcr_zoo.training.loop import Meter, Watch, updates
+from vcr_zoo.training.model import create_model, prepare
 
 from .test_run import same
 
@@ -127,7 +128,7 @@ def test_ranks_share_the_statistics_of_batch_norm(small):
     """--sync-bn converts every batch norm of the model; torch has it for CUDA only."""
     args = parse(small("--sync-bn", "--device", "cuda"))
     args.distributed, args.rank, args.world_size = True, 0, 2
-    model = wiring.create_model(args, 3)
-    model = wiring.prepare(args, model, torch.device("cuda"), None)
+    model = create_model(args, 3)
+    model = prepare(args, model, torch.device("cuda"), None)
     kinds = {type(m) for m in model.modules() if "BatchNorm" in type(m).__name__}
     assert kinds == {torch.nn.SyncBatchNorm} or all("Sync" in k.__name__ for k in kinds)

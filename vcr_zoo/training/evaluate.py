@@ -13,7 +13,8 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..data import DATASETS, load_test
+from vcr_zoo.data import DATASETS, load_test
+
 from .loading import evaluation_loader
 from .options import parse
 from .sources import class_names, open_split

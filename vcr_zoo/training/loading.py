@@ -23,7 +23,8 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from ..data import Batches, Images
+from vcr_zoo.data import Batches, Images
+
 from . import randomness
 from .randomness import KeyedBatches, Order, Seeded, SeededErasing
 from .sources import Readable

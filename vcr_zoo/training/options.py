@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from timm.utils import ParseKwargs
 
-from ..results import closest
+from vcr_zoo.results import closest
 
 ABOUT = """Train a timm model, with VCR if asked for.
 With --timm-script PATH, run your own copy of timm's script with its options and --vcr-*."""
@@ -421,6 +421,19 @@ def as_yaml(args: argparse.Namespace) -> str:
     known = {action.dest for action in parser()._actions} - {"help", "config", "overwrite"}
     values = {key: value for key, value in vars(args).items() if key in known}
     return yaml.safe_dump(values, sort_keys=True)
+
+
+def vcr_settings(args: argparse.Namespace) -> dict:
+    """The --vcr-* options as `vcr_zoo.placement.attach` takes them."""
+    return {
+        "layers": args.vcr_layers,
+        "alpha": args.vcr_alpha,
+        "beta": args.vcr_beta,
+        "delta": args.vcr_delta or None,
+        "eps": args.vcr_eps,
+        "rows": args.vcr_rows or None,
+        "sync": args.vcr_sync,
+    }
 
 
 def run_name(args: argparse.Namespace) -> str:

@@ -9,8 +9,8 @@ from PIL import Image
 from timm.data import MultiLabelTarget, create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
-from ..data import DATASETS, load
-from ..results import closest
+from vcr_zoo.data import DATASETS, load
+from vcr_zoo.results import closest
 
 PREFIXES = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")
 EXTRAS = {"hfds": "hfds", "hfids": "hfds", "wds": "wds"}

@@ -20,7 +20,7 @@ from timm.task import (
     TokenDistillationTask,
 )
 
-from .options import OPTIONS
+from .options import OPTIONS, vcr_settings
 from .task import regularized
 
 TASKS = (
@@ -50,15 +50,7 @@ def launch(argv: list[str]) -> int:
     script = Path(ours.timm_script)
     if not script.is_file():
         raise ValueError(f"--timm-script {script}: there is no such file")
-    vcr = {
-        "layers": ours.vcr_layers,
-        "alpha": ours.vcr_alpha,
-        "beta": ours.vcr_beta,
-        "delta": ours.vcr_delta or None,
-        "eps": ours.vcr_eps,
-        "rows": ours.vcr_rows or None,
-        "sync": ours.vcr_sync,
-    }
+    vcr = vcr_settings(ours)
     before = sys.argv, list(sys.path)
     sys.argv = [str(script), *theirs]
     sys.path.insert(0, str(script.parent))

@@ -4,24 +4,17 @@ The order is timm's: model, loaders, task, optimizer, (resume,) EMA, compilation
 """
 
 import argparse
-import importlib
 import logging
-import pickle
-import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
-import timm
 import torch
-from safetensors import SafetensorError
 from timm.data import resolve_data_config
-from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_norm
 from timm.loss import create_classification_loss
 from timm.loss.class_weights import load_class_stats, resolve_class_weights
-from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
+from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import (
     ClassificationTask,
@@ -31,22 +24,19 @@ from timm.task import (
     TokenDistillationTask,
     TrainingTask,
 )
-from timm.utils import NativeScaler, set_jit_fuser
+from timm.utils import NativeScaler
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..data import DATASETS, Images
-from ..results import closest
-from ..zoo import check_name
+from vcr_zoo.data import Images
+
 from .loading import Loader, evaluation_loader, mixes, training_loader
+from .model import create_model, prepare
+from .options import vcr_settings
 from .randomness import seed_everything
+from .settle import one_of, settle
 from .sources import as_multilabel, check, class_names, open_split
 from .task import regularized
-
-SCHEDULES = (
-    *("cosine", "tanh", "step", "multistep", "poly"),
-    *("wsd", "rsqrt", "constant", "plateau", "none"),
-)
 
 log = logging.getLogger(__name__)
 
@@ -143,107 +133,6 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
     )
 
 
-def settle(args: argparse.Namespace, device: torch.device) -> None:
-    """Settle what depends on other options, and refuse what cannot be honoured."""
-    for module in args.device_modules or ():
-        importlib.import_module(module)
-    args.data_dir = args.data_dir or args.data
-    args.grad_accum_steps = max(1, args.grad_accum_steps)
-    _numbers(args)
-    _only_where_it_counts(args)
-    one_of(args, "amp_dtype", ("float16", "bfloat16"))
-    one_of(args, "model_dtype", ("float32", "float16", "bfloat16"))
-    one_of(args, "dist_bn", ("", "reduce", "broadcast"))
-    one_of(args, "clip_mode", ("norm", "value", "agc"))
-    one_of(args, "worker_seeding", ("all", "part"))
-    one_of(args, "mixup_mode", ("batch", "pair", "elem"))
-    one_of(args, "lr_base_scale", ("", "linear", "sqrt"))
-    args.opt = args.opt.lower()
-    known = list_optimizers()
-    one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
-    if args.amp and args.model_dtype not in (None, "float32"):
-        raise ValueError("--amp works on float32 weights; leave --model-dtype out")
-    if args.amp and device.type == "cpu" and "amp_dtype" not in args.given:
-        args.amp_dtype = "bfloat16"
-        log.info("AMP on the CPU: bfloat16 (pass --amp-dtype float16 for the other)")
-    if args.aug_splits == 1:
-        raise ValueError("--aug-splits 1 makes no splits; give 2 or more, or 0")
-    if args.aug_repeats and not args.distributed:
-        raise ValueError("--aug-repeats spreads repeats over processes: start several by torchrun")
-    if mixes(args) and args.batch_size % 2:
-        raise ValueError(f"mixing works on pairs: --batch-size {args.batch_size} is odd")
-    if mixes(args) and args.keep_last:
-        raise ValueError("mixing works on pairs: --keep-last could leave an odd batch")
-    if args.keep_last and (args.train_img_sizes or args.train_batches_per_epoch):
-        raise ValueError("--keep-last goes with one batch size, not with a schedule of sizes")
-    if args.torchscript:
-        raise ValueError(
-            "--torchscript: hooks, which VCR is made of, and torch.jit.script do not mix, and "
-            "torch has deprecated it; use --torchcompile"
-        )
-    if args.fuser:
-        _fuser(args.fuser)
-    if args.fast_norm:
-        set_fast_norm()
-    if args.task == "multilabel" and "smoothing" not in args.given:
-        args.smoothing = 0.0
-    if args.task == "multilabel" and "eval_metric" not in args.given:
-        args.eval_metric = "map"
-    if args.naflex_loader and any((args.vcr_alpha, args.vcr_beta)):
-        raise ValueError(
-            "--naflex-loader gives padded token sequences of varied length, on which the "
-            "statistics of VCR would count padding; leave --vcr-alpha and --vcr-beta at 0"
-        )
-
-
-def _numbers(args: argparse.Namespace) -> None:
-    """Refuse numbers below the least that makes sense."""
-    least = dict.fromkeys(("vcr_alpha", "vcr_beta", "vcr_delta", "vcr_eps", "vcr_rows"), 0)
-    least |= dict.fromkeys(("workers", "recovery_interval"), 0)
-    least |= dict.fromkeys(("epochs", "batch_size", "val_interval", "log_interval"), 1)
-    least |= dict.fromkeys(("checkpoint_hist",), 1)
-    for name, bound in least.items():
-        if not getattr(args, name) >= bound:  # NaN is not
-            flag, must = name.replace("_", "-"), "be positive" if bound else "not be negative"
-            raise ValueError(f"--{flag} must {must}, but is {getattr(args, name)}")
-    if args.vcr_rows == 1:
-        raise ValueError("--vcr-rows 1: a variance needs two samples or more; 0 takes all")
-
-
-def _only_where_it_counts(args: argparse.Namespace) -> None:
-    """Refuse options that the kind of data would leave without effect."""
-    of_timm = ("class_map", "input_img_mode", "input_key", "target_key", "target_format")
-    useless = of_timm if args.dataset in DATASETS else ()
-    if args.dataset not in DATASETS and args.label_level != "fine":
-        useless = ("label_level",)
-    for name in useless:
-        if getattr(args, name):
-            what = args.dataset or "a folder"
-            raise ValueError(f"--{name.replace('_', '-')} has no effect on {what}: leave it out")
-    missed = [n for n in args.save_epochs or () if n % args.val_interval and n != args.epochs]
-    if missed:
-        raise ValueError(
-            f"--save-epochs {missed[0]}: checkpoints are made after validation, every "
-            f"{args.val_interval} epochs by --val-interval"
-        )
-
-
-def one_of(args: argparse.Namespace, name: str, options) -> None:
-    """Refuse a value that is not among the options, naming the closest."""
-    value = getattr(args, name)
-    if value is not None and value not in options:
-        flag, near = name.replace("_", "-"), closest(str(value), options)
-        shown = "" if len(options) > 10 else f" Choose from {', '.join(filter(None, options))}."
-        raise ValueError(f"--{flag} '{value}' does not exist.{near}{shown}")
-
-
-def _fuser(name: str) -> None:
-    try:
-        set_jit_fuser(name)
-    except (AssertionError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"--fuser {name}: this build of torch lacks it ({error})") from None
-
-
 def _warn_of_one_part(args: argparse.Namespace, train: Dataset, validation) -> None:
     """Say so where both splits are the same pictures, as timm has it for a folder without parts."""
     try:
@@ -268,88 +157,6 @@ def _named_defaults(args: argparse.Namespace, images: Dataset, channels: int) ->
             setattr(args, name, [*known] * (channels if len(known) == 1 else 1))
 
 
-def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
-    """timm's model, as the options describe it.
-
-    Raises:
-        LookupError: for a name or weights that timm does not have, with the closest that it has.
-    """
-    check_name(args.model)
-    overlay = {}
-    if args.pretrained_path:  # a file instead of the registered weights, with the head adapted
-        overlay["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
-    try:
-        model = timm.create_model(
-            args.model,
-            pretrained=args.pretrained,
-            in_chans=channels,
-            num_classes=args.num_classes,
-            drop_rate=args.drop,
-            drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
-            drop_block_rate=args.drop_block,
-            global_pool=args.gp,
-            bn_momentum=args.bn_momentum,
-            bn_eps=args.bn_eps,
-            checkpoint_path=args.initial_checkpoint,
-            **overlay,
-            **args.model_kwargs,
-        )
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise ValueError(f"{args.model} does not take an option that was given: {error}") from None
-    except (RuntimeError, LookupError, OSError, pickle.UnpicklingError, SafetensorError) as error:
-        file = args.pretrained_path or args.initial_checkpoint
-        if not file:
-            raise
-        raise ValueError(_misfit(args, file, error)) from error
-    head = model.get_classifier()
-    with torch.no_grad():
-        if args.head_init_scale is not None:
-            head.weight.mul_(args.head_init_scale)
-            head.bias.mul_(args.head_init_scale)
-        if args.head_init_bias is not None:
-            head.bias.fill_(args.head_init_bias)
-    return model
-
-
-def _misfit(args: argparse.Namespace, file: str, error: Exception) -> str:
-    """Why a file of weights did not go into the model, in one line."""
-    if not Path(file).is_file():
-        return f"{file}: there is no such file of weights"
-    differing = re.findall(r"size mismatch for (\S+?):|Missing key", str(error))
-    if not differing and not isinstance(error, KeyError):  # timm's converters look for names
-        return f"{file} holds no weights that can be read safely"
-    head = (
-        args.initial_checkpoint
-        and differing
-        and all("fc" in n or "head" in n for n in differing if n)
-    )
-    hint = " If only the head differs, pass it as --pretrained --pretrained-path." if head else ""
-    return f"{file} is a checkpoint of another architecture than {args.model}.{hint}"
-
-
-def prepare(args: argparse.Namespace, model: nn.Module, device, dtype) -> nn.Module:
-    """The model on its device, with the layout and the batch norm that were asked for."""
-    if args.grad_checkpointing:
-        model.set_grad_checkpointing(enable=True)
-    if args.split_bn:
-        if args.aug_splits < 2 and not args.resplit:
-            raise ValueError("--split-bn needs --aug-splits or --resplit")
-        model = convert_splitbn_model(model, max(args.aug_splits, 2))
-    model.to(device=device, dtype=dtype)
-    if args.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if args.distributed and args.sync_bn:
-        if args.split_bn:
-            raise ValueError("--sync-bn and --split-bn exclude each other")
-        if device.type == "cpu":
-            raise ValueError("--sync-bn needs CUDA: torch has no synchronized batch norm on CPUs")
-        args.dist_bn = ""
-        model = convert_sync_batchnorm(model)
-    return model
-
-
 def create_task(args, model: nn.Module, data_config: dict, device, dtype) -> TrainingTask:
     """timm's task for these options, regularized."""
     common = {
@@ -357,13 +164,8 @@ def create_task(args, model: nn.Module, data_config: dict, device, dtype) -> Tra
         "device": device,
         "dtype": dtype,
         "verbose": False,
-        "vcr": {
-            "layers": args.vcr_layers,
-            "alpha": args.vcr_alpha,
-            "beta": args.vcr_beta,
-            "delta": args.vcr_delta or None,
-            "eps": args.vcr_eps,
-            "rows": args.vcr_rows or None,
+        "vcr": vcr_settings(args)
+        | {
             "sync": args.vcr_sync and args.distributed,
             "input_size": tuple(data_config["input_size"]),
             "seed": args.seed,
@@ -513,7 +315,6 @@ def finish(parts: Parts) -> None:
         ids = [parts.device] if parts.device.type != "cpu" else None
         own = {"broadcast_buffers": False} if args.no_ddp_bb else {}
         task.prepare_distributed(device_ids=ids, **own)
-    one_of(args, "sched", SCHEDULES)
     parts.schedule, parts.epochs = create_scheduler_v2(
         parts.optimizer,
         **scheduler_kwargs(args, decreasing_metric=parts.decreasing),

@@ -1,0 +1,96 @@
+"""timm's model as the options describe it, on its device."""
+
+import argparse
+import pickle
+import re
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm
+from torch import nn
+
+from vcr_zoo.zoo import check_name
+
+
+def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
+    """timm's model, as the options describe it.
+
+    Raises:
+        LookupError: for a name or weights that timm does not have, with the closest that it has.
+    """
+    check_name(args.model)
+    overlay = {}
+    if args.pretrained_path:  # a file instead of the registered weights, with the head adapted
+        overlay["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
+    try:
+        model = timm.create_model(
+            args.model,
+            pretrained=args.pretrained,
+            in_chans=channels,
+            num_classes=args.num_classes,
+            drop_rate=args.drop,
+            drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
+            drop_block_rate=args.drop_block,
+            global_pool=args.gp,
+            bn_momentum=args.bn_momentum,
+            bn_eps=args.bn_eps,
+            checkpoint_path=args.initial_checkpoint,
+            **overlay,
+            **args.model_kwargs,
+        )
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise ValueError(f"{args.model} does not take an option that was given: {error}") from None
+    except (RuntimeError, LookupError, OSError, pickle.UnpicklingError, SafetensorError) as error:
+        file = args.pretrained_path or args.initial_checkpoint
+        if not file:
+            raise
+        raise ValueError(_misfit(args, file, error)) from error
+    head = model.get_classifier()
+    with torch.no_grad():
+        if args.head_init_scale is not None:
+            head.weight.mul_(args.head_init_scale)
+            head.bias.mul_(args.head_init_scale)
+        if args.head_init_bias is not None:
+            head.bias.fill_(args.head_init_bias)
+    return model
+
+
+def _misfit(args: argparse.Namespace, file: str, error: Exception) -> str:
+    """Why a file of weights did not go into the model, in one line."""
+    if not Path(file).is_file():
+        return f"{file}: there is no such file of weights"
+    differing = re.findall(r"size mismatch for (\S+?):|Missing key", str(error))
+    if not differing and not isinstance(error, KeyError):  # timm's converters look for names
+        return f"{file} holds no weights that can be read safely"
+    head = (
+        args.initial_checkpoint
+        and differing
+        and all("fc" in n or "head" in n for n in differing if n)
+    )
+    hint = " If only the head differs, pass it as --pretrained --pretrained-path." if head else ""
+    return f"{file} is a checkpoint of another architecture than {args.model}.{hint}"
+
+
+def prepare(args: argparse.Namespace, model: nn.Module, device, dtype) -> nn.Module:
+    """The model on its device, with the layout and the batch norm that were asked for."""
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)
+    if args.split_bn:
+        if args.aug_splits < 2 and not args.resplit:
+            raise ValueError("--split-bn needs --aug-splits or --resplit")
+        model = convert_splitbn_model(model, max(args.aug_splits, 2))
+    model.to(device=device, dtype=dtype)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if args.distributed and args.sync_bn:
+        if args.split_bn:
+            raise ValueError("--sync-bn and --split-bn exclude each other")
+        if device.type == "cpu":
+            raise ValueError("--sync-bn needs CUDA: torch has no synchronized batch norm on CPUs")
+        args.dist_bn = ""
+        model = convert_sync_batchnorm(model)
+    return model

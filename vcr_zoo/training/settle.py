@@ -1,0 +1,124 @@
+"""Options settled against each other, and refused where they cannot be honoured."""
+
+import argparse
+import importlib
+import logging
+
+import torch
+from timm.layers import set_fast_norm
+from timm.optim import list_optimizers
+from timm.utils import set_jit_fuser
+
+from vcr_zoo.data import DATASETS
+from vcr_zoo.results import closest
+
+from .loading import mixes
+
+SCHEDULES = (
+    *("cosine", "tanh", "step", "multistep", "poly"),
+    *("wsd", "rsqrt", "constant", "plateau", "none"),
+)
+
+log = logging.getLogger(__name__)
+
+
+def settle(args: argparse.Namespace, device: torch.device) -> None:
+    """Settle what depends on other options, and refuse what cannot be honoured."""
+    for module in args.device_modules or ():
+        importlib.import_module(module)
+    args.data_dir = args.data_dir or args.data
+    args.grad_accum_steps = max(1, args.grad_accum_steps)
+    _numbers(args)
+    _only_where_it_counts(args)
+    one_of(args, "amp_dtype", ("float16", "bfloat16"))
+    one_of(args, "model_dtype", ("float32", "float16", "bfloat16"))
+    one_of(args, "dist_bn", ("", "reduce", "broadcast"))
+    one_of(args, "clip_mode", ("norm", "value", "agc"))
+    one_of(args, "worker_seeding", ("all", "part"))
+    one_of(args, "mixup_mode", ("batch", "pair", "elem"))
+    one_of(args, "lr_base_scale", ("", "linear", "sqrt"))
+    one_of(args, "sched", SCHEDULES)
+    args.opt = args.opt.lower()
+    known = list_optimizers()
+    one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
+    if args.amp and args.model_dtype not in (None, "float32"):
+        raise ValueError("--amp works on float32 weights; leave --model-dtype out")
+    if args.amp and device.type == "cpu" and "amp_dtype" not in args.given:
+        args.amp_dtype = "bfloat16"
+        log.info("AMP on the CPU: bfloat16 (pass --amp-dtype float16 for the other)")
+    if args.aug_splits == 1:
+        raise ValueError("--aug-splits 1 makes no splits; give 2 or more, or 0")
+    if args.aug_repeats and not args.distributed:
+        raise ValueError("--aug-repeats spreads repeats over processes: start several by torchrun")
+    if mixes(args) and args.batch_size % 2:
+        raise ValueError(f"mixing works on pairs: --batch-size {args.batch_size} is odd")
+    if mixes(args) and args.keep_last:
+        raise ValueError("mixing works on pairs: --keep-last could leave an odd batch")
+    if args.keep_last and (args.train_img_sizes or args.train_batches_per_epoch):
+        raise ValueError("--keep-last goes with one batch size, not with a schedule of sizes")
+    if args.torchscript:
+        raise ValueError(
+            "--torchscript: hooks, which VCR is made of, and torch.jit.script do not mix, and "
+            "torch has deprecated it; use --torchcompile"
+        )
+    if args.fuser:
+        _fuser(args.fuser)
+    if args.fast_norm:
+        set_fast_norm()
+    if args.task == "multilabel" and "smoothing" not in args.given:
+        args.smoothing = 0.0
+    if args.task == "multilabel" and "eval_metric" not in args.given:
+        args.eval_metric = "map"
+    if args.naflex_loader and any((args.vcr_alpha, args.vcr_beta)):
+        raise ValueError(
+            "--naflex-loader gives padded token sequences of varied length, on which the "
+            "statistics of VCR would count padding; leave --vcr-alpha and --vcr-beta at 0"
+        )
+
+
+def _numbers(args: argparse.Namespace) -> None:
+    """Refuse numbers below the least that makes sense."""
+    least = dict.fromkeys(("vcr_alpha", "vcr_beta", "vcr_delta", "vcr_eps", "vcr_rows"), 0)
+    least |= dict.fromkeys(("workers", "recovery_interval"), 0)
+    least |= dict.fromkeys(("epochs", "batch_size", "val_interval", "log_interval"), 1)
+    least |= dict.fromkeys(("checkpoint_hist",), 1)
+    for name, bound in least.items():
+        if not getattr(args, name) >= bound:  # NaN is not
+            flag, must = name.replace("_", "-"), "be positive" if bound else "not be negative"
+            raise ValueError(f"--{flag} must {must}, but is {getattr(args, name)}")
+    if args.vcr_rows == 1:
+        raise ValueError("--vcr-rows 1: a variance needs two samples or more; 0 takes all")
+
+
+def _only_where_it_counts(args: argparse.Namespace) -> None:
+    """Refuse options that the kind of data would leave without effect."""
+    of_timm = ("class_map", "input_img_mode", "input_key", "target_key", "target_format")
+    useless = of_timm if args.dataset in DATASETS else ()
+    if args.dataset not in DATASETS and args.label_level != "fine":
+        useless = ("label_level",)
+    for name in useless:
+        if getattr(args, name):
+            what = args.dataset or "a folder"
+            raise ValueError(f"--{name.replace('_', '-')} has no effect on {what}: leave it out")
+    missed = [n for n in args.save_epochs or () if n % args.val_interval and n != args.epochs]
+    if missed:
+        raise ValueError(
+            f"--save-epochs {missed[0]}: checkpoints are made after validation, every "
+            f"{args.val_interval} epochs by --val-interval"
+        )
+
+
+def one_of(args: argparse.Namespace, name: str, options) -> None:
+    """Refuse a value that is not among the options, naming the closest."""
+    value = getattr(args, name)
+    if value is not None and value not in options:
+        flag, near = name.replace("_", "-"), closest(str(value), options)
+        shown = "" if len(options) > 10 else f" Choose from {', '.join(filter(None, options))}."
+        raise ValueError(f"--{flag} '{value}' does not exist.{near}{shown}")
+
+
+def _fuser(name: str) -> None:
+    try:
+        set_jit_fuser(name)
+    except (AssertionError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"--fuser {name}: this build of torch lacks it ({error})") from None
