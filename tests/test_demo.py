@@ -12,11 +12,13 @@ import torch
 
 from vcr_zoo import results
 from vcr_zoo.data import DATASETS
-from vcr_zoo.demo import CONTROL, ROWS, VCR, demo
-from vcr_zoo.training import parse
+from vcr_zoo.demo import CONTROL, ROWS, VCR, Demo, demo, measure
+from vcr_zoo.features import Features
+from vcr_zoo.training import Run, parse, train
 
 from .data.sets import small_fmnist, write_mnist_like
 
+ONE_LEFT = "3 of 4 networks are kept"
 QUICK = ("--train-num-samples", "256", "--epochs", "1", "--batch-size", "64")
 
 
@@ -30,7 +32,7 @@ def done(tmp_path_factory):
         patch.setitem(DATASETS, "fmnist", small_fmnist(files))
         patch.setitem(DATASETS, "silhouettes", replace(DATASETS["silhouettes"], packages=()))
         found = demo(folder / "out", seeds=2, data_folder=files, options=QUICK, tell=told.append)
-    return found, told
+        yield found, told
 
 
 def test_both_recipes_differ_in_the_coefficients_alone():
@@ -103,6 +105,61 @@ def test_a_set_without_a_route_is_left_out_with_a_line(done):
 
     assert "silhouettes" not in found.values
     assert any("silhouettes are left out" in line for line in told)
+
+
+def test_only_what_is_needed_is_kept_of_a_run(done):
+    """Checkpoints of short runs that will not be resumed took a hundred megabytes."""
+    found, _ = done
+    kept = {path.name for path in (found.folder / f"{VCR}-seed0").iterdir()}
+
+    assert kept == {"args.yaml", "config.json", "measured.safetensors", "model.safetensors"} | {
+        "summary.csv"
+    }
+
+
+def test_a_demo_begun_again_trains_only_what_is_not_finished(done, monkeypatch):
+    """A demo that was stopped goes on; one that was finished says the same at once."""
+    found, _ = done
+    (found.folder / f"{VCR}-seed1" / "measured.safetensors").write_bytes(b"cut off")
+    trained, told = [], []
+
+    def counted(args, progress):
+        trained.append(args.experiment)
+        return train(args, progress)
+
+    monkeypatch.setattr("vcr_zoo.demo.train", counted)
+    files = found.folder.parent / "files"
+    settings = {"data_folder": files, "options": QUICK, "tell": told.append}
+    again = demo(found.folder, seeds=2, **settings)
+
+    assert trained == [f"{VCR}-seed1"] and any(ONE_LEFT in line for line in told)
+    assert again.values == found.values and again.table() == found.table()
+    records = results.read(found.folder / "results.jsonl")
+    assert len(records) == sum(2 * 2 for _ in found.values)
+
+    demo(found.folder, seeds=1, data_folder=files, options=(*QUICK, "--lr", "0.01"))
+    assert len(trained) == 3  # other training: both networks of the pair
+
+
+def test_the_bar_moves_while_networks_are_trained_and_measured():
+    """Measuring is a good part of the time; a bar that stands still looks like a hang."""
+    given = Features(torch.randn(30, 4), torch.arange(30) % 3, ("a", "b", "c"))
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vcr_zoo.demo.features", lambda model, part: given)
+        patch.setattr("vcr_zoo.demo.source_accuracy", lambda run, test: 1.0)
+        run = Run(None, None, {})
+        measure(run, {"source": (1,), "subclasses": (1, 2, 3)}, lambda *at: told.append(at))
+
+    assert told == [(done, 6) for done in range(7)]
+
+
+def test_one_pair_has_no_interval_in_its_table():
+    values = {"source": {CONTROL: [0.9], VCR: [0.95]}}
+    one = Demo(None, values, {VCR: [torch.ones(3)]})
+
+    assert "95" not in one.table().splitlines()[0]
+    assert "| +5.00 |" in one.table()
 
 
 def test_no_pairs_are_refused(tmp_path):

@@ -6,12 +6,17 @@ animals, and the spectrum of their features.
 """
 
 import hashlib
+import json
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,6 +27,7 @@ from vcr_zoo.diagnostics.style import STYLES, plt
 from vcr_zoo.features import Features, features
 from vcr_zoo.results import Interval, Result, append, paired, versions
 from vcr_zoo.training import Run, parse, train
+from vcr_zoo.training.options import as_yaml
 from vcr_zoo.transfer.fewshot import fewshot
 from vcr_zoo.transfer.probe import probe
 
@@ -30,6 +36,7 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # values of C that the probe chooses from
 PICTURES = 5_000  # that a probe is fitted on
 SHOTS, DRAWS = 5, 10
 TRAINING = 0.6  # share of a network's time that goes into training it, for the bar
+MEASURED = "measured.safetensors"  # in a run's folder: what came out, and of what
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 ROWS = {  # metric: what the table calls it, digits, factor
     "source": ("source accuracy, 4 super-classes (%)", ".2f", 100),
@@ -49,6 +56,11 @@ class Demo:
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     spectra: dict[str, list[Tensor]] = field(default_factory=dict)
 
+    @property
+    def seeds(self) -> int:
+        """Pairs that were measured."""
+        return len(self.spectra[VCR])
+
     def difference(self, metric: str) -> Interval:
         """VCR less control, paired by seed."""
         both = self.values[metric]
@@ -56,7 +68,8 @@ class Demo:
 
     def table(self) -> str:
         """Means over seeds and paired differences, as Markdown."""
-        lines = ["| | control | VCR | VCR - control [95 %] |", "| --- | ---: | ---: | ---: |"]
+        interval = " [95 %]" if self.seeds > 1 else ""
+        lines = [f"| | control | VCR | VCR - control{interval} |", "| --- | ---: | ---: | ---: |"]
         for metric, both in self.values.items():
             label, digits, factor = ROWS[metric]
             means = [f"{factor * fmean(both[name]):{digits}}" for name in (CONTROL, VCR)]
@@ -75,8 +88,11 @@ def demo(
 ) -> Demo:
     """Train a control and a VCR network for each seed and compare what their features know.
 
+    Networks that an earlier demo trained and measured in the same way are not trained again.
+
     Args:
-        folder: receives a run folder for each network, results.jsonl and spectra.png.
+        folder: receives a run folder for each network, without checkpoints, results.jsonl and
+            spectra.png.
         seeds: pairs to train.
         data_folder: where Fashion-MNIST lies, if it is not to be fetched.
         options: of training, over those of the recipes.
@@ -95,18 +111,24 @@ def demo(
     sets = parts(data_folder, tell)
     (folder / "results.jsonl").unlink(missing_ok=True)
     options = [*options, *(("--data-dir", str(data_folder)) if data_folder else ())]
+    pairs = [(name, seed) for seed in range(seeds) for name in (CONTROL, VCR)]
+    wanted = {pair: arguments(*pair, folder, options) for pair in pairs}
+    known = {pair: earlier(args, sets) for pair, args in wanted.items()}
+    if count := sum(found is not None for found in known.values()):
+        tell(
+            f"{count} of {len(pairs)} networks are kept from before; remove {folder} to begin anew"
+        )
     found = Demo(folder)
-    with tqdm(total=2 * seeds, unit="network", bar_format=BAR) as bar:
-        for seed in range(seeds):
-            for name in (CONTROL, VCR):
-                run = train_one(name, seed, folder, options, bar)
-                bar.set_description_str(f"measuring {name}, seed {seed}")
-                measured, eigenvalues = measure(run, sets)
-                bar.n = round(bar.n + 1 - TRAINING)
-                found.spectra.setdefault(name, []).append(eigenvalues)
-                for metric, value in measured.items():
-                    found.values.setdefault(metric, {}).setdefault(name, []).append(value)
-                    append(folder / "results.jsonl", record(run, name, seed, metric, value, sets))
+    with tqdm(total=len(pairs), unit="network", bar_format=BAR) as bar:
+        for done, (name, seed) in enumerate(pairs):
+            args = wanted[name, seed]
+            measured, eigenvalues = known[name, seed] or train_and_measure(args, sets, bar)
+            bar.n = done + 1
+            found.spectra.setdefault(name, []).append(eigenvalues)
+            for metric, value in measured.items():
+                found.values.setdefault(metric, {}).setdefault(name, []).append(value)
+                result = record(run_folder(args), name, seed, metric, value, sets)
+                append(folder / "results.jsonl", result)
         bar.set_description_str("done")
     draw(found.spectra, folder / "spectra.png")
     return found
@@ -132,31 +154,80 @@ def three(name: str, folder: Path | None) -> tuple[Images, Images, Images]:
     return train, data.load(name, "validation", folder=folder), data.load_test(name, folder=folder)
 
 
-def train_one(name: str, seed: int, folder: Path, options: Sequence[str], bar: tqdm) -> Run:
-    """Train one network by its recipe, moving the bar by its share."""
+def arguments(name: str, seed: int, folder: Path, options: Sequence[str]) -> Namespace:
+    """What a network is trained with: its recipe, its seed and a folder of its own."""
     own = ["--recipe", name, "--seed", str(seed), "--experiment", f"{name}-seed{seed}"]
-    args = parse([*own, "--output", str(folder), "--overwrite", *options])
+    return parse([*own, "--output", str(folder), "--overwrite", *options])
+
+
+def run_folder(args: Namespace) -> Path:
+    return Path(args.output) / args.experiment
+
+
+def key(args: Namespace, sets: dict[str, tuple[Images, ...]]) -> str:
+    """What decides the values of one network; others that say the same are the same."""
+    weights = hashlib.sha256((run_folder(args) / "model.safetensors").read_bytes()).hexdigest()
+    prints = [part.fingerprint for name in sorted(sets) for part in sets[name]]
+    settings = [STRENGTHS, PICTURES, SHOTS, DRAWS, versions()]
+    return json.dumps([weights, as_yaml(args), prints, settings])
+
+
+def earlier(args: Namespace, sets) -> tuple[dict[str, float], Tensor] | None:
+    """What an earlier demo measured of a network, if it was trained and measured in this way."""
+    try:
+        with safe_open(run_folder(args) / MEASURED, framework="pt") as file:
+            if file.metadata()["key"] == key(args, sets):
+                return json.loads(file.metadata()["values"]), file.get_tensor("spectrum")
+    except (OSError, SafetensorError):
+        pass  # not there, or of a demo that was killed: trained anew
+    return None
+
+
+def train_and_measure(args: Namespace, sets, bar: tqdm) -> tuple[dict[str, float], Tensor]:
+    """`measure` a network trained for it, moving the bar by one; checkpoints are removed."""
     before = bar.n
 
-    def progress(description: str, done: int, total: int) -> None:
+    def training(description: str, done: int, total: int) -> None:
         bar.n = before + TRAINING * done / total
         bar.set_description_str(f"training {description}")
 
-    return train(args, progress)
+    def measuring(done: int, total: int) -> None:
+        bar.n = before + TRAINING + (1 - TRAINING) * done / total
+        bar.set_description_str(f"measuring {args.experiment}")
+
+    run = train(copy(args), training)  # it fills in what was left open
+    for checkpoint in run.folder.glob("*.pth.tar"):  # three times the weights each, many times
+        checkpoint.unlink()
+    values, eigenvalues = measure(run, sets, measuring)
+    kept = {"key": key(args, sets), "values": json.dumps(values)}
+    save_file({"spectrum": eigenvalues.contiguous()}, run.folder / MEASURED, kept)
+    return values, eigenvalues
 
 
-def measure(run: Run, sets: dict[str, tuple[Images, ...]]) -> tuple[dict[str, float], Tensor]:
+def measure(
+    run: Run,
+    sets: dict[str, tuple[Images, ...]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, float], Tensor]:
     """Every metric of ROWS for one network, and its features' spectrum on the test pictures."""
-    known = {name: [features(run.model, part) for part in sets[name]] for name in sets}
+    total, done = sum(map(len, sets.values())) + 2 + ("silhouettes" in sets), 0
+    progress(0, total)
+
+    def step(value):
+        nonlocal done
+        progress(done := done + 1, total)
+        return value
+
+    known = {name: [step(features(run.model, part)) for part in sets[name]] for name in sets}
     fit, validation, test = known["subclasses"]
     eigenvalues = spectrum(test.x)
     values = {
         "source": source_accuracy(run, known["source"][0]),
-        "subclasses": probe(fit, validation, test, strengths=STRENGTHS)["top1"],
-        "fewshot": fewshot(fit, test, shots=(SHOTS,), draws=DRAWS)[f"{SHOTS}-shot"],
+        "subclasses": step(probe(fit, validation, test, strengths=STRENGTHS)["top1"]),
+        "fewshot": step(fewshot(fit, test, shots=(SHOTS,), draws=DRAWS)[f"{SHOTS}-shot"]),
     }
     if "silhouettes" in known:
-        values["silhouettes"] = probe(*known["silhouettes"], strengths=STRENGTHS)["top1"]
+        values["silhouettes"] = step(probe(*known["silhouettes"], strengths=STRENGTHS)["top1"])
     values |= {"effective_rank": effective_rank(eigenvalues), "correlation": correlation(test.x)}
     return values, eigenvalues
 
@@ -168,8 +239,8 @@ def source_accuracy(run: Run, test: Features) -> float:
     return (scores.argmax(dim=1) == test.y).double().mean().item()
 
 
-def record(run: Run, name: str, seed: int, metric: str, value: float, sets) -> Result:
-    """One number of the table with how to get it again."""
+def record(folder: Path, name: str, seed: int, metric: str, value: float, sets) -> Result:
+    """One number of the table with how to get it again; `folder` is the network's."""
     kind = metric if metric in sets else "subclasses"
     images = sets[kind][-1]
     return Result(
@@ -180,7 +251,7 @@ def record(run: Run, name: str, seed: int, metric: str, value: float, sets) -> R
         value=value,
         seed=seed,
         settings={"pictures": PICTURES, "strengths": STRENGTHS, "shots": SHOTS, "draws": DRAWS},
-        weights=hashlib.sha256((run.folder / "model.safetensors").read_bytes()).hexdigest(),
+        weights=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         fingerprint=images.fingerprint,
         versions=versions(),
         command=f"vcr-zoo demo --seeds {seed + 1}",
@@ -192,8 +263,9 @@ def draw(spectra: dict[str, list[Tensor]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
     for name, style in ((CONTROL, STYLES["control"]), (VCR, STYLES["vcr"])):
         shares = torch.stack([e / e.sum() for e in spectra[name]])
+        seeds = "seed" if len(shares) == 1 else "seeds"
         index = range(1, shares.shape[1] + 1)
-        axes.plot(index, shares.mean(dim=0), label=f"{name} ({len(shares)} seeds)", **style)
+        axes.plot(index, shares.mean(dim=0), label=f"{name} ({len(shares)} {seeds})", **style)
         low, high = shares.amin(dim=0), shares.amax(dim=0)
         axes.fill_between(index, low, high, color=style["color"], alpha=0.25, linewidth=0)
     axes.set(
