@@ -7,7 +7,7 @@ import argparse
 
 import torch
 from timm.models import create_model
-from timm.task import ClassificationTask
+from timm.task import ClassificationTask, resume_task_checkpoint
 
 parser = argparse.ArgumentParser()
 parser.add_argument("data")
@@ -15,6 +15,8 @@ parser.add_argument("--model", default="test_resnet")
 parser.add_argument("--model-ema", action="store_true")
 parser.add_argument("--output", default="")
 parser.add_argument("--experiment", default="")
+parser.add_argument("--seed", type=int, default=42)
+parser.add_argument("--resume", default="")
 
 
 def main():
@@ -23,6 +25,8 @@ def main():
     model = create_model(args.model, num_classes=3)
     task = ClassificationTask(model=model, criterion=torch.nn.CrossEntropyLoss(), verbose=False)
     optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), lr=0.1)
+    if args.resume:
+        resume_task_checkpoint(task, args.resume, optimizer)
     if args.model_ema:
         task.setup_ema(decay=0.9)
     model.train()
@@ -33,4 +37,4 @@ def main():
         optimizer.step()
         optimizer.zero_grad()
         task.update_ema(step=step)
-    torch.save({"state_dict": model.state_dict(), "loss": result["loss"].item()}, args.data)
+    torch.save({**task.get_checkpoint_state(), "loss": result["loss"].item()}, args.data)

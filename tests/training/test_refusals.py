@@ -1,6 +1,8 @@
 """What cannot be done is refused before training starts, saying what to do instead."""
 
+import logging
 import shutil
+import sys
 
 import pytest
 import timm
@@ -51,6 +53,15 @@ def refused(argv: list[str], kind: type, complaint: str) -> None:
         (("--train-num-samples", "99"), ValueError, "99 pictures were asked for, of 42"),
         (("--resume", "nowhere.pth.tar"), ValueError, "no checkpoint at nowhere"),
         (("--class-map", "absent.txt"), (ValueError, ImportError), "absent.txt"),
+        (("--in-chans", "1"), ValueError, "Conflicting input channel counts"),
+        (("--input-img-mode", "L"), ValueError, "1 channels.*takes 3: pass --in-chans 1"),
+        (("--input-img-mode", "XX"), ValueError, "XX does not exist"),
+        (("--input-size", "4", "32", "32"), ValueError, "4 channels need --input-img-mode"),
+        (("--model", "vit_tiny_patch16_224"), ValueError, "model requires"),
+        (("--opt", "adahessian", "--vcr-beta", "1"), ValueError, "adahessian.*closed form"),
+        (("--pretrained-path", "a.pth"), ValueError, "with --pretrained only"),
+        (("--eval-metric", "top5"), ValueError, "top5 is always 100 with 3 classes"),
+        (("--wandb-resume-id", "abc"), ValueError, "goes with --resume"),
         (("--naflex-loader", "--vcr-alpha", "1"), ValueError, "padding"),
         (("--task", "multilabel", "--kd-model-name", "x"), ValueError, "multilabel|several"),
     ],
@@ -91,6 +102,43 @@ def test_a_picture_that_is_none_is_named(small, pictures, tmp_path):
     refused([*argv, "--overwrite"], OSError, r"3\.png cannot be read")
     run = train(parse([*argv, "--overwrite", "--on-bad-image", "skip"]), progress=False)
     assert run.metrics["epoch"] == 2
+
+
+def test_a_broken_picture_met_by_a_worker_is_said_in_a_line(small, pictures, tmp_path, caplog):
+    """Not below the worker's traceback, and not as skipped, which it is not."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(pictures, folder)
+    bad = folder / "train" / "class1" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:2000])
+    with pytest.raises(OSError, match=r"3\.png cannot be read") as caught:
+        train(parse([str(folder), *small("--workers", "1")[1:]]), progress=False)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(str(folder))
+    assert "Skipped" not in caplog.text
+
+
+def test_a_class_folder_without_pictures_is_said(small, pictures, tmp_path, caplog):
+    folder = tmp_path / "hollow"
+    shutil.copytree(pictures, folder)
+    (folder / "train" / "empty").mkdir()
+    argv = [str(folder), *small("--stop-epoch", "1", "--epochs", "1")[1:]]
+    train(parse(argv), progress=False)
+    assert "train/empty holds no pictures: it is no class" in caplog.text
+    assert "class0" not in caplog.text
+
+
+@pytest.mark.parametrize("dataset, extra", [("wds/a.tar", "wds"), ("hfds/a", "hfds")])
+def test_a_reader_that_is_not_installed_names_our_extra(small, monkeypatch, dataset, extra):
+    for module in ("webdataset", "datasets"):
+        monkeypatch.setitem(sys.modules, module, None)
+    refused(small("--dataset", dataset), ImportError, rf"pip install 'vcr_zoo\[{extra}\]'")
+
+
+def test_a_logger_that_is_not_installed_is_missed_before_anything_is_done(
+    small, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    refused(small("--log-wandb"), ImportError, r"wandb is not installed.*vcr_zoo\[log\]")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_of_another_model(small, tmp_path):
@@ -136,6 +184,24 @@ def test_weights_of_another_architecture_are_refused_in_a_line(small, tmp_path, 
     refused([*argv, "/nowhere.pth"], ValueError, "/nowhere.pth: there is no such file")
     file.write_text("no weights")
     refused([*argv, str(file)], ValueError, "no weights that can be read safely")
+
+
+def test_weights_of_which_nothing_fits_are_refused(small, tmp_path, caplog):
+    """timm insists on no key, so that a run would begin at random weights without a word."""
+    caplog.set_level(logging.WARNING, "vcr_zoo")
+    for name in ("test_vit", "test_resnet"):
+        state = timm.create_model(name, num_classes=7).state_dict()
+        torch.save(state, tmp_path / f"{name}.pth")
+    flags = ("--epochs", "1", "--pretrained", "--pretrained-path")
+
+    other = small(*flags, str(tmp_path / "test_vit.pth"))
+    refused(other, ValueError, "another architecture than test_resnet: it holds 0 %")
+    state = torch.load(tmp_path / "test_resnet.pth")
+    state["conv9.weight"] = state.pop("layer1.0.bn1.weight")
+    torch.save(state, tmp_path / "nearly.pth")
+    train(parse(small(*flags, str(tmp_path / "nearly.pth"))), progress=False)
+    assert "lacks layer1.0.bn1.weight" in caplog.text
+    assert "does not have: conv9.weight" in caplog.text
 
 
 def test_a_head_that_differs_points_to_the_option_that_adapts_it(small, tmp_path):

@@ -14,6 +14,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 
 from vcr_zoo.training import checkpoint, loop, main, parse, report, train
+from vcr_zoo.training.evaluate import evaluate, open_pictures
 from vcr_zoo.training.randomness import Order, seed_everything
 
 
@@ -203,6 +204,75 @@ def test_more_epochs_may_be_added_to_a_run(small):
     five = train(parse(small("--epochs", "5", experiment="five")), progress=False)
     rates = [[row["lr"] for row in run.history[2:]] for run in (more, five)]
     assert rates[0] == rates[1]
+
+
+def test_epochs_may_be_trained_again(small, tmp_path):
+    """--start-epoch keeps the rows before it, and nothing of the epochs that it does again."""
+    whole = train(parse(small(experiment="a")), progress=False)
+    train(parse(small()), progress=False)
+    again = train(parse(small("--resume", "auto", "--start-epoch", "1")), progress=False)
+
+    assert [row["epoch"] for row in again.history] == [0, 1, 2]
+    assert again.history[0] == whole.history[0]
+    assert [row["lr"] for row in again.history] == [row["lr"] for row in whole.history]
+    saved = checkpoint.read(tmp_path / "run" / "last.pth.tar")["saver"]["checkpoint_files"]
+    assert sorted(name for name, _ in saved) == ["checkpoint-0.pth.tar", "checkpoint-1.pth.tar"]
+
+
+@pytest.mark.parametrize(
+    "more, complaint",
+    [
+        (("--batch-size", "6"), "--batch-size was 8, now 6"),
+        (("--seed", "1"), "--seed was 42, now 1"),
+        (("--grad-accum-steps", "2"), "--grad-accum-steps was 1, now 2"),
+        (("--train-num-samples", "40"), "--train-num-samples was None, now 40"),
+    ],
+)
+def test_an_epoch_goes_on_with_the_batches_it_began_with(stopped_within, more, complaint):
+    """Else pictures would be seen twice, others never; the same options go on."""
+    with pytest.raises(ValueError, match=f"middle of epoch 1.*{complaint}.*--start-epoch 1"):
+        train(parse([*stopped_within, *more]), progress=False)
+    run = train(parse([*stopped_within, *more, "--start-epoch", "1"]), progress=False)
+    assert [row["epoch"] for row in run.history] == [0, 1, 2]
+
+
+@pytest.fixture
+def stopped_within(small, tmp_path, monkeypatch) -> list[str]:
+    """Arguments that go on with a run which was told to stop in the middle of its second epoch."""
+
+    def terminate(parts, count):
+        after_update(parts, count)
+        if count == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    after_update = loop.after_update
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "after_update", terminate)
+        with pytest.raises(KeyboardInterrupt):
+            train(parse(small()), progress=False)
+    return small("--resume", "auto")
+
+
+def test_an_error_stands_on_a_line_of_its_own(small, monkeypatch, capsys):
+    """Below the progress line, not behind it."""
+
+    def full(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(checkpoint.Saver, "save_checkpoint", full)
+    assert main(small()) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "train.py: the disk is full"
+
+
+def test_gray_networks_take_pictures_in_colour(small, pictures, tmp_path):
+    """--in-chans 1 converts them, and the weights that are left load with their one channel."""
+    argv = small("--in-chans", "1", "--img-size", "32", "--epochs", "1")
+    at = argv.index("--input-size")
+    del argv[at : at + 4]
+    train(parse(argv), progress=False)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True)
+    assert loaded.pretrained_cfg["input_size"] == (1, 32, 32)
+    assert evaluate(loaded, open_pictures(str(pictures), channels=1)).pictures == 9
 
 
 def test_milestones_stay(small, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vcr_zoo.training import main
+from vcr_zoo.training import main, timm_script
 
 SCRIPT = Path(__file__).with_name("fake_timm_script.py")
 
@@ -36,6 +36,45 @@ def test_the_script_trains_with_the_penalty_and_logs_its_terms(tmp_path):
     assert [row["step"] for row in rows] == ["0", "50"]
     assert float(rows[0]["variance.fc.input"]) > 0
     assert before == (sys.argv, sys.path)
+
+
+def test_a_resumed_script_goes_on_with_its_terms_and_rows(tmp_path):
+    """Its checkpoint says how many steps there were; rows from later ones go."""
+    vcr = ("--vcr-alpha", "1", "--vcr-layers", "pooled", "--vcr-rows", "4")
+    run(tmp_path, *vcr)
+    table = tmp_path / "theirs" / "vcr.csv"
+    table.write_text(table.read_text() + table.read_text().splitlines()[1].replace("0", "150", 1))
+
+    run(tmp_path, *vcr, "--resume", str(tmp_path / "out.pt"))
+
+    assert [row["step"] for row in csv.DictReader(table.open())] == ["0", "50", "100"]
+    run(tmp_path, *vcr)
+    assert [row["step"] for row in csv.DictReader(table.open())] == ["0", "50"]
+
+
+def test_the_script_and_the_penalty_share_a_seed(tmp_path, monkeypatch):
+    """Given as an option or in the script's YAML file; 42 as in timm's script else."""
+    found = []
+    regularized = timm_script.regularized
+
+    def noting(task):
+        kind = regularized(task)
+        return type(kind.__name__, (kind,), {"__init__": note(kind)})
+
+    def note(kind):
+        def init(self, *args, vcr, **kwargs):
+            found.append(vcr["seed"])
+            kind.__init__(self, *args, vcr=vcr, **kwargs)
+
+        return init
+
+    monkeypatch.setattr(timm_script, "regularized", noting)
+    (tmp_path / "own.yaml").write_text("seed: 5\nother: 1\n")
+    for more in ((), ("--seed", "7")):
+        run(tmp_path, *more)
+    assert found == [42, 7]
+    stated = timm_script.stated_to(["-c", str(tmp_path / "own.yaml"), "--output", "here"])
+    assert (stated.seed, stated.output) == (5, "here")
 
 
 def test_a_script_that_is_none_is_refused(tmp_path, capsys):

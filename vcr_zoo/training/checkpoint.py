@@ -19,11 +19,18 @@ from timm.utils import CheckpointSaver, unwrap_model
 from torch import nn
 
 from . import options, randomness
+from .loading import StreamLoader
 from .wiring import Parts
 
 log = logging.getLogger(__name__)
 
 LAST = "last.pth.tar"
+COURSE = (  # what decides which pictures a batch of an epoch holds, and which batches an update
+    "seed batch_size grad_accum_steps keep_last train_num_samples aug_repeats epoch_repeats "
+    "train_img_sizes train_batch_sizes train_batches_per_epoch train_size_probs "
+    "train_size_schedule train_size_schedule_spread train_size_random_mix "
+    "naflex_loader naflex_train_seq_lens"
+).split()
 
 
 def write(path: str | Path, save: Callable[[Path], None]) -> None:
@@ -121,11 +128,18 @@ class Saver(CheckpointSaver):
         for file in sorted(self.folder.glob("recovery-*"), key=_written)[:-2]:
             file.unlink()
 
-    def load_state_dict(self, state: dict) -> None:
-        """Take over the bookkeeping of a checkpoint, finishing what a kill may have cut off."""
+    def load_state_dict(self, state: dict, first: int) -> None:
+        """Take over a checkpoint's bookkeeping, finishing what a kill may have cut off.
+
+        What it says of epochs from `first` on, which are trained again, is left out.
+        """
         epoch, metric = state.get("pending", (None, None))
         super().load_state_dict({**state, "pending": (None, None)})
-        if epoch is not None and (self.folder / LAST).exists():
+        self.checkpoint_files = [c for c in self.checkpoint_files if _written(c[0])[0] < first]
+        if self.best_epoch is not None and self.best_epoch >= first:
+            path, self.best_metric = next(iter(self.checkpoint_files), (None, None))
+            self.best_epoch = _written(path)[0] if path else None
+        if epoch is not None and epoch < first and (self.folder / LAST).exists():
             self._place(epoch, metric)
 
     def _duplicate(self, src: str, dst: str) -> None:
@@ -139,9 +153,9 @@ class Saver(CheckpointSaver):
         part.unlink(missing_ok=True)  # renaming onto another name of the same file leaves both
 
 
-def _written(path: Path) -> tuple[int, ...]:
-    """Epoch and update in the name of a file of `save_recovery`."""
-    return tuple(int(number) for number in re.findall(r"\d+", path.name))
+def _written(path: str | Path) -> tuple[int, ...]:
+    """Epoch, and update of a file of `save_recovery`, in a checkpoint's name."""
+    return tuple(int(number) for number in re.findall(r"\d+", Path(path).name))
 
 
 def latest(folder: Path) -> Path | None:
@@ -199,6 +213,7 @@ def snapshot(parts: Parts, batches: int, meter: dict, history: list, gather: Cal
     ranks = gather(mine)
     return {
         "batches": batches,
+        "steps": len(parts.train),
         "history": history,
         "schedule": _plain(parts.schedule),
         "rates": [group["lr"] for group in parts.optimizer.param_groups],
@@ -264,7 +279,11 @@ def load_weights(parts: Parts, checkpoint: dict, path) -> None:
 def load_position(parts: Parts, checkpoint: dict) -> tuple[int, int, dict, list]:
     """Restore the rest after everything is set up: (epoch, batches, meter, history).
 
-    Checkpoints of timm's own script, and of --no-resume-opt, go on at the next epoch.
+    Checkpoints of timm's own script, and of --no-resume-opt, go on at the next epoch. Rows of
+    epochs that are trained again are not in the history.
+
+    Raises:
+        ValueError: for the middle of an epoch that would go on with other batches.
     """
     epoch, args = checkpoint.get("epoch", -1), parts.args
     ema = parts.task.get_trainable_module(ema=True)
@@ -272,10 +291,14 @@ def load_position(parts: Parts, checkpoint: dict) -> tuple[int, int, dict, list]
         state = clean_state_dict(checkpoint["state_dict_ema"])
         parts.task.load_checkpoint_state(state, checkpoint.get("task_state_ema"), ema=True)
     position = checkpoint.get("vcr_zoo")
-    if args.start_epoch is not None:
-        return args.start_epoch, 0, {}, []
-    if position is None or args.no_resume_opt:
-        return epoch + 1, 0, {}, []
+    if args.start_epoch is not None or position is None or args.no_resume_opt:
+        first = epoch + 1 if args.start_epoch is None else args.start_epoch
+        if first:
+            wind(parts, first)
+        rows = position["history"] if position else []
+        return first, 0, {}, [row for row in rows if row["epoch"] < first]
+    if position["batches"]:
+        _check_course(parts, checkpoint)
     _load_schedule(parts, position, epoch)
     if ema is not None and position["ema_rng"] is not None:
         ema._sr_generator.set_state(position["ema_rng"])
@@ -289,14 +312,34 @@ def load_position(parts: Parts, checkpoint: dict) -> tuple[int, int, dict, list]
             own = dict(unwrap_model(module).named_buffers())
             for name, buffer in saved.items():
                 own[name].copy_(buffer)
-    elif position["batches"]:
-        raise ValueError(
-            f"a checkpoint from the middle of an epoch of {len(position['ranks'])} processes "
-            f"cannot go on with {args.world_size}; resume from {LAST}"
-        )
     if position["batches"] == 0:
         return epoch + 1, 0, {}, position["history"]
     return epoch, position["batches"], meter, position["history"]
+
+
+def _check_course(parts: Parts, checkpoint: dict) -> None:
+    """Refuse to go on in the middle of an epoch that would now be other batches than before.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    args, position = parts.args, checkpoint["vcr_zoo"]
+    before, now = vars(checkpoint["args"]), vars(args)
+    same = [*COURSE, *(["workers"] if isinstance(parts.train, StreamLoader) else [])]
+    pairs = [
+        (f"--{name.replace('_', '-')}", before.get(name, now[name]), now[name]) for name in same
+    ]
+    pairs.append(("the number of processes", len(position["ranks"]), args.world_size))
+    pairs.append(
+        ("the batches of an epoch", position.get("steps", len(parts.train)), len(parts.train))
+    )
+    for what, old, new in pairs:
+        if old != new:
+            raise ValueError(
+                f"the checkpoint is from the middle of epoch {checkpoint['epoch']}, and {what} "
+                f"was {old}, now {new}: go on as before, or train that epoch again by "
+                f"--start-epoch {checkpoint['epoch']}"
+            )
 
 
 def _load_schedule(parts: Parts, position: dict, epoch: int) -> None:

@@ -108,21 +108,21 @@ class Together:
 
 
 class Pulse(threading.Thread):
-    """Signs of life of every rank, on a store of their own: a lost rank's stop.
+    """Signs of life of every rank, in the store at MASTER_PORT: a lost rank's stop.
 
-    A thread, because a rank that waits for gradients cannot answer otherwise.
+    A thread, because a rank that waits for gradients cannot answer otherwise, with a connection of
+    its own, because the group's may be held by whoever waits.
     """
 
     def __init__(self, args: argparse.Namespace, group: dist.ProcessGroup):
         super().__init__(daemon=True)
         self.rank, self.ranks = args.rank, range(args.world_size)
         self.ended, self.lost = threading.Event(), ""
-        host, first = os.environ.get("MASTER_ADDR", "localhost"), args.rank == 0
-        wait = timedelta(seconds=30)
-        store = dist.TCPStore(host, 0, None, True, wait, wait_for_workers=False) if first else None
-        port = [store.port if first else 0]
-        dist.broadcast_object_list(port, src=0, group=group)
-        self.store = store or dist.TCPStore(host, port[0], None, False, wait)
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        name = [time.time_ns()]  # torchrun's store outlives a restart
+        dist.broadcast_object_list(name, src=0, group=group)
+        store = dist.TCPStore(host, port, None, False, timedelta(seconds=30))
+        self.store = dist.PrefixStore(f"vcr_zoo/{name[0]}", store)
         self.store.set(f"pulse/{self.rank}", "0")
         dist.barrier(group=group)
         self.start()

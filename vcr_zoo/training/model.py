@@ -1,8 +1,11 @@
 """timm's model as the options describe it, on its device."""
 
 import argparse
+import logging
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import timm
@@ -12,6 +15,10 @@ from timm.layers import convert_splitbn_model, convert_sync_batchnorm
 from torch import nn
 
 from vcr_zoo.zoo import check_name
+
+COVERED = 0.8  # of a network by a file of weights; parts may be new, a head say, but not most
+
+log = logging.getLogger(__name__)
 
 
 def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
@@ -25,21 +32,22 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
     if args.pretrained_path:  # a file instead of the registered weights, with the head adapted
         overlay["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
     try:
-        model = timm.create_model(
-            args.model,
-            pretrained=args.pretrained,
-            in_chans=channels,
-            num_classes=args.num_classes,
-            drop_rate=args.drop,
-            drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
-            drop_block_rate=args.drop_block,
-            global_pool=args.gp,
-            bn_momentum=args.bn_momentum,
-            bn_eps=args.bn_eps,
-            checkpoint_path=args.initial_checkpoint,
-            **overlay,
-            **args.model_kwargs,
-        )
+        with noted_loads() as loads:
+            model = timm.create_model(
+                args.model,
+                pretrained=args.pretrained,
+                in_chans=channels,
+                num_classes=args.num_classes,
+                drop_rate=args.drop,
+                drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
+                drop_block_rate=args.drop_block,
+                global_pool=args.gp,
+                bn_momentum=args.bn_momentum,
+                bn_eps=args.bn_eps,
+                checkpoint_path=args.initial_checkpoint,
+                **overlay,
+                **args.model_kwargs,
+            )
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
@@ -49,6 +57,8 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
         if not file:
             raise
         raise ValueError(_misfit(args, file, error)) from error
+    if args.pretrained_path and loads:
+        _check_coverage(args, model, *loads[-1])
     head = model.get_classifier()
     with torch.no_grad():
         if args.head_init_scale is not None:
@@ -57,6 +67,48 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
         if args.head_init_bias is not None:
             head.bias.fill_(args.head_init_bias)
     return model
+
+
+@contextmanager
+def noted_loads() -> Iterator[list[tuple[list, list]]]:
+    """For each load_state_dict of a module inside, the keys missing and those left over.
+
+    timm loads --pretrained-path without insisting on any key, and says so at most in its log.
+    """
+    loads, load = [], nn.Module.load_state_dict
+
+    def noting(module: nn.Module, *args, **kwargs):
+        result = load(module, *args, **kwargs)
+        loads.append(tuple(result))
+        return result
+
+    nn.Module.load_state_dict = noting
+    try:
+        yield loads
+    finally:
+        nn.Module.load_state_dict = load
+
+
+def _check_coverage(args, model: nn.Module, missing: list, left: list) -> None:
+    """Refuse a file that holds hardly anything of the network, and say what else did not fit."""
+    classifiers = model.pretrained_cfg.get("classifier") or ()
+    heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    sizes = {
+        name: weight.numel()
+        for name, weight in model.named_parameters()
+        if not name.startswith(tuple(f"{head}." for head in heads))
+    }
+    absent = [name for name in missing if name in sizes]
+    covered = 1 - sum(sizes[name] for name in absent) / max(sum(sizes.values()), 1)
+    if covered < COVERED:
+        raise ValueError(
+            f"{args.pretrained_path} is of another architecture than {args.model}: it holds "
+            f"{100 * covered:.0f} % of its weights, without {absent[0]} for example"
+        )
+    for names, what in ((absent, "lacks"), (left, "holds what the network does not have:")):
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            log.warning(f"{args.pretrained_path} {what} {shown}")
 
 
 def _misfit(args: argparse.Namespace, file: str, error: Exception) -> str:

@@ -317,9 +317,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     stated = _stated(argv)
     made = parser()
     config = stated.get("config")
-    above = checked(made, _read_yaml(config)) if config else {}
+    above = checked(made, read_yaml(config)) if config else {}
     recipe = stated.get("recipe") or above.get("recipe", "")
-    beneath = checked(made, _read_yaml(recipe_file(recipe))) if recipe else {}
+    beneath = checked(made, read_yaml(recipe_file(recipe))) if recipe else {}
     made.set_defaults(**{**beneath, **above, "recipe": recipe})
     args = made.parse_args(argv)
     args.given = {*beneath, *above, *stated}
@@ -338,7 +338,12 @@ def _stated(argv: list[str] | None) -> dict:
     return vars(stated)
 
 
-def _read_yaml(path: str | Path) -> dict:
+def read_yaml(path: str | Path) -> dict:
+    """Content of a YAML file of options, as it stands there.
+
+    Raises:
+        ValueError: for a file that cannot be read, or is something else.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text()) or {}
     except OSError as error:

@@ -99,36 +99,34 @@ class Loggers:
 
     Raises:
         ImportError: for one that is not installed, naming the extra that brings it.
+        ValueError: for a run that is to be gone on with there but not here.
     """
 
-    def __init__(self, args, folder: Path):
-        self.writer = self.runs = None
-        name, config = folder.name, {k: v for k, v in vars(args).items() if k != "given"}
-        self.runs = []
-        if args.log_tensorboard:
-            self.writer = _imported("torch.utils.tensorboard").SummaryWriter(str(folder))
-        if args.log_wandb:
-            if args.wandb_resume_id and not args.resume:
-                raise ValueError("--wandb-resume-id goes with --resume")
+    def __init__(self, args):
+        if args.wandb_resume_id and not args.resume:
+            raise ValueError("--wandb-resume-id goes with --resume")
+        self.args, self.runs, self.folder, self.writer = args, [], None, None
+        self.wandb = _imported("wandb") if args.log_wandb else None
+        self.trackio = _imported("trackio") if args.log_trackio else None
+        self.board = _imported("torch.utils.tensorboard") if args.log_tensorboard else None
+
+    def begin(self, folder: Path) -> None:
+        """Begin to log the run of a folder, into which nothing is written yet."""
+        args, self.folder = self.args, folder
+        config = {key: value for key, value in vars(args).items() if key != "given"}
+        common = {"name": folder.name, "config": config}
+        if self.wandb is not None:
             again = {"resume": "must", "id": args.wandb_resume_id} if args.wandb_resume_id else {}
-            wandb = _imported("wandb")
-            wandb.init(
-                project=args.wandb_project,
-                name=name,
-                config=config,
-                tags=args.wandb_tags,
-                **again,
-            )
-            self.runs.append(wandb)
-        if args.log_trackio:
-            trackio = _imported("trackio")
-            project = args.wandb_project or "vcr_zoo"
-            trackio.init(project=project, name=name, config=config)
-            self.runs.append(trackio)
+            self.wandb.init(project=args.wandb_project, tags=args.wandb_tags, **common, **again)
+            self.runs.append(self.wandb)
+        if self.trackio is not None:
+            self.trackio.init(project=args.wandb_project or "vcr_zoo", **common)
+            self.runs.append(self.trackio)
 
     def row(self, row: dict) -> None:
         """Log an epoch's row of the summary."""
-        if self.writer is not None:
+        if self.board is not None:
+            self.writer = self.writer or self.board.SummaryWriter(str(self.folder))
             for key, value in row.items():
                 self.writer.add_scalar(key, value, row["epoch"])
             self.writer.flush()

@@ -6,7 +6,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,7 @@ def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> 
     together = distributed.Together(args)
     with together.losing_nobody(), together.signals():
         folder = run_folder(args)
+        loggers = Loggers(args)
         found = resumed_from(args, folder)
         content = checkpoint.read(found) if found else None
         if found and args.rank == 0:
@@ -66,7 +67,7 @@ def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> 
                 dry_run(parts, folder)
             together.close()
             return None
-        run = _epochs(parts, folder, content, found, together, progress)
+        run = _epochs(parts, folder, content, found, together, loggers, progress)
         together.close()
     return run
 
@@ -94,23 +95,16 @@ def resumed_from(args: argparse.Namespace, folder: Path) -> Path | None:
     return Path(args.resume) if args.resume else None
 
 
-def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> Run:
+def _epochs(parts: Parts, folder: Path, content, found, together, loggers, progress) -> Run:
     """Train, validate and save, epoch by epoch."""
     args, primary = parts.args, parts.args.rank == 0
     first, batches, metered, history = _begin(parts, content)
-    saver = loggers = None
+    saver = None
     if primary:
-        if args.overwrite and not content:  # only now that nothing can be refused any more
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write(folder / "args.yaml", lambda part: part.write_text(options.as_yaml(args)))
-        saver = checkpoint.Saver(parts, folder)
-        if content and "saver" in content and found.parent.resolve() == folder.resolve():
-            saver.load_state_dict(content["saver"])
-        loggers = Loggers(args, folder)
+        loggers.begin(folder)
+        saver = _saver(parts, folder, content, found, first)
     end, steps = min(parts.epochs, args.stop_epoch or parts.epochs), len(parts.train)
     to, done = progress if primary else False, first * steps + batches
-    line = Progress(to, end, end * steps, done, folder.name, args.world_size)
     watch = Watch(parts)
 
     def position(batches: int, meter: Meter | None) -> None:
@@ -122,43 +116,42 @@ def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> R
             saver.position = made
 
     metrics = history[-1] if history else {}
-    for epoch in range(first, end):
-        meter = Meter(parts)
-        if metered:
-            meter.load(metered)
-            metered = {}
-        for update in updates(parts, epoch, batches, meter, watch):
-            line.step(epoch, update, parts.optimizer.param_groups[0]["lr"])
-            if args.save_images and primary and update.index % args.log_interval == 0:
-                file = folder / f"train-batch-{update.done - 1}.jpg"
-                save_image(update.images, file, padding=0, normalize=True)
-            stop = together.stop()
-            due = args.recovery_interval and (update.index + 1) % args.recovery_interval == 0
-            if due or stop:
-                position(update.done, meter)
-                if saver:
-                    saver.save_recovery(epoch, update.index)
-            if stop:
-                line.close()
-                together.close()
-                raise KeyboardInterrupt(f"stopped at epoch {epoch}, batch {update.done}; saved")
-        batches = 0
-        row, metric = _measure(parts, epoch, end, meter)
-        if parts.schedule is not None:
-            parts.schedule.step(epoch + 1, metric)
-        if row is None:
-            continue
-        metrics = row
-        history.append(row)
-        position(0, None)
-        if saver:
-            write_summary(folder, history)
-            saver.save_checkpoint(epoch, metric)
-            loggers.row(row)
-            line.epoch(row)
-            if epoch + 1 in (args.save_epochs or ()):
-                saver.save_milestone(epoch + 1)
-    line.close()
+    with closing(Progress(to, end, end * steps, done, folder.name, args.world_size)) as line:
+        for epoch in range(first, end):
+            meter = Meter(parts)
+            if metered:
+                meter.load(metered)
+                metered = {}
+            for update in updates(parts, epoch, batches, meter, watch):
+                line.step(epoch, update, parts.optimizer.param_groups[0]["lr"])
+                if args.save_images and primary and update.index % args.log_interval == 0:
+                    file = folder / f"train-batch-{update.done - 1}.jpg"
+                    save_image(update.images, file, padding=0, normalize=True)
+                stop = together.stop()
+                due = args.recovery_interval and (update.index + 1) % args.recovery_interval == 0
+                if due or stop:
+                    position(update.done, meter)
+                    if saver:
+                        saver.save_recovery(epoch, update.index)
+                if stop:
+                    together.close()
+                    raise KeyboardInterrupt(f"stopped at epoch {epoch}, batch {update.done}; saved")
+            batches = 0
+            row, metric = _measure(parts, epoch, end, meter)
+            if parts.schedule is not None:
+                parts.schedule.step(epoch + 1, metric)
+            if row is None:
+                continue
+            metrics = row
+            history.append(row)
+            position(0, None)
+            if saver:
+                write_summary(folder, history)
+                saver.save_checkpoint(epoch, metric)
+                loggers.row(row)
+                line.epoch(row)
+                if epoch + 1 in (args.save_epochs or ()):
+                    saver.save_milestone(epoch + 1)
     if not primary:
         return Run(folder, None, metrics, history)
     loggers.close()
@@ -166,15 +159,27 @@ def _epochs(parts: Parts, folder: Path, content, found, together, progress) -> R
     return Run(folder, checkpoint.export(parts, folder), {**metrics, **best}, history)
 
 
+def _saver(parts: Parts, folder: Path, content, found, first: int) -> checkpoint.Saver:
+    """The run's folder, with its options written down, and what saves into it."""
+    if parts.args.overwrite and not content:  # only now that nothing can be refused any more
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = options.as_yaml(parts.args)
+    checkpoint.write(folder / "args.yaml", lambda part: part.write_text(written))
+    saver = checkpoint.Saver(parts, folder)
+    if content and "saver" in content and found.parent.resolve() == folder.resolve():
+        saver.load_state_dict(content["saver"], first)
+    return saver
+
+
 def _begin(parts: Parts, content: dict | None) -> tuple[int, int, dict, list]:
     """Where to begin: epoch, batches of it that are done, their meter, and earlier epochs' rows."""
-    position = parts.args.start_epoch or 0, 0, {}, []
     if content:
-        position = checkpoint.load_position(parts, content)
-    epoch, batches, _, history = position
-    if epoch and not batches and not history:
-        checkpoint.wind(parts, epoch)
-    return position
+        return checkpoint.load_position(parts, content)
+    first = parts.args.start_epoch or 0
+    if first:
+        checkpoint.wind(parts, first)
+    return first, 0, {}, []
 
 
 def _measure(parts: Parts, epoch: int, end: int, meter: Meter) -> tuple[dict | None, float | None]:

@@ -6,7 +6,7 @@ import logging
 
 import torch
 from timm.layers import set_fast_norm
-from timm.optim import list_optimizers
+from timm.optim import get_optimizer_info, list_optimizers
 from timm.utils import set_jit_fuser
 
 from vcr_zoo.data import DATASETS
@@ -41,6 +41,14 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
     args.opt = args.opt.lower()
     known = list_optimizers()
     one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
+    regularizes = any((args.vcr_alpha, args.vcr_beta))
+    if regularizes and get_optimizer_info(args.opt.removeprefix("lookahead_")).second_order:
+        raise ValueError(
+            f"--opt {args.opt} differentiates gradients again, which the penalty's closed form "
+            "does not allow: take another, or leave --vcr-alpha and --vcr-beta at 0"
+        )
+    if args.pretrained_path and not args.pretrained:
+        raise ValueError("--pretrained-path is read with --pretrained only: add it")
     if args.amp and args.model_dtype not in (None, "float32"):
         raise ValueError("--amp works on float32 weights; leave --model-dtype out")
     if args.amp and device.type == "cpu" and "amp_dtype" not in args.given:
@@ -69,7 +77,7 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
         args.smoothing = 0.0
     if args.task == "multilabel" and "eval_metric" not in args.given:
         args.eval_metric = "map"
-    if args.naflex_loader and any((args.vcr_alpha, args.vcr_beta)):
+    if args.naflex_loader and regularizes:
         raise ValueError(
             "--naflex-loader gives padded token sequences of varied length, on which the "
             "statistics of VCR would count padding; leave --vcr-alpha and --vcr-beta at 0"

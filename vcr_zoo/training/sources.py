@@ -1,11 +1,13 @@
 """The pictures of a run: named data sets of ours, or anything that timm opens, checked first."""
 
 import argparse
+import logging
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageMode
 from timm.data import MultiLabelTarget, create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
@@ -13,8 +15,17 @@ from vcr_zoo.data import DATASETS, load
 from vcr_zoo.results import closest
 
 PREFIXES = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")
-EXTRAS = {"hfds": "hfds", "hfids": "hfds", "wds": "wds"}
+PACKAGES = {  # of timm's readers: module, and what to install for it
+    "hfds": ("datasets", "'vcr_zoo[hfds]'"),
+    "hfids": ("datasets", "'vcr_zoo[hfds]'"),
+    "wds": ("webdataset", "'vcr_zoo[wds]'"),
+    "tfds": ("tensorflow_datasets", "tensorflow tensorflow-datasets"),
+}
 HEADERS_READ = 20_000  # pictures whose headers are looked at before training starts
+MODES = {1: "L", 3: "RGB"}  # of PIL, by channels
+
+SKIPPED = logging.getLogger("timm.data.dataset")  # says of a broken picture that it is skipped
+log = logging.getLogger(__name__)
 
 
 def open_split(args: argparse.Namespace, split: str, channels: int, training: bool) -> Dataset:
@@ -47,19 +58,21 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
         raise ValueError("no data: give --data-dir FOLDER, or --dataset NAME")
     if not args.dataset and not Path(args.data_dir).exists():
         raise ValueError(f"{args.data_dir} does not exist")
+    _installed(args.dataset)
+    torchvision = args.dataset.lower().startswith("torch/")
     optional = {"num_samples": args.train_num_samples if training else args.val_num_samples}
-    if args.dataset.lower().startswith("torch/"):
+    if torchvision:
         optional = {}  # torchvision's classes would not know what to do with the rest
     else:
         optional |= {
             "class_map": args.class_map,
-            "input_img_mode": args.input_img_mode or ("RGB" if channels == 3 else "L"),
+            "input_img_mode": picture_mode(args, channels),
             "input_key": args.input_key,
             "target_key": args.target_key,
             "trust_remote_code": args.dataset_trust_remote_code,
         }
     try:
-        return create_dataset(
+        images = create_dataset(
             args.dataset,
             root=args.data_dir,
             split=split,
@@ -70,12 +83,49 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
             repeats=args.epoch_repeats if training else 0,
             **optional,
         )
-    except (ImportError, AssertionError) as error:
-        extra = EXTRAS.get(args.dataset.split("/")[0].lower())
-        hint = f" pip install 'vcr_zoo[{extra}]'" if extra else ""
-        raise ImportError(f"cannot open the data set '{args.dataset}': {error}.{hint}") from error
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:
         raise ValueError(f"cannot open the data: {error}") from error
+    if torchvision:
+        _same_channels(images, channels, args.dataset)
+    return images
+
+
+def _installed(dataset: str) -> None:
+    """Refuse a kind of data set whose package is not installed, naming what brings it."""
+    module, install = PACKAGES.get(dataset.partition("/")[0].lower(), ("", ""))
+    if module and find_spec(module) is None:
+        raise ImportError(f"'{dataset}' needs {module}, not installed here: pip install {install}")
+
+
+def picture_mode(args: argparse.Namespace, channels: int) -> str:
+    """PIL's mode that pictures are converted to: --input-img-mode, or RGB, or L at one channel.
+
+    Raises:
+        ValueError: for a mode that does not exist, or not of as many channels.
+    """
+    mode = args.input_img_mode or MODES.get(channels)
+    if mode is None:
+        raise ValueError(f"pictures of {channels} channels need --input-img-mode, RGBA for example")
+    try:
+        found = len(ImageMode.getmode(mode).bands)
+    except KeyError:
+        raise ValueError(f"--input-img-mode {mode} does not exist; PIL has L, RGB, RGBA") from None
+    if found != channels:
+        raise ValueError(
+            f"--input-img-mode {mode} gives pictures of {found} channels, but the network takes "
+            f"{channels}: pass --in-chans {found}"
+        )
+    return mode
+
+
+def _same_channels(images: Dataset, channels: int, name: str) -> None:
+    """Refuse pictures of other channels than the network's, where nothing converts them."""
+    picture = images[0][0]
+    if isinstance(picture, Image.Image) and (found := len(picture.getbands())) != channels:
+        raise ValueError(
+            f"pictures of {name} have {found} channel(s), but the network takes {channels}: "
+            f"pass --in-chans {found}"
+        )
 
 
 def portion(images: Dataset, count: int) -> Dataset:
@@ -127,12 +177,15 @@ class Readable(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int):
+        SKIPPED.disabled = True  # it is not
         try:
             return self.images[index]
         except RuntimeError as error:
             if "Failed to load" not in str(error):
                 raise
-            raise unreadable(self.images, index) from error
+            raise unreadable(self.images, index) from None
+        finally:
+            SKIPPED.disabled = False
 
     @property
     def transform(self):
@@ -143,16 +196,29 @@ class Readable(Dataset):
         self.images.transform = transform
 
 
-def unreadable(images: Dataset, index: int) -> OSError:
+class UnreadableError(OSError):
+    """One line, also where torch hands over a loader worker's whole traceback as the message."""
+
+    def __init__(self, text: str):
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
+def unreadable(images: Dataset, index: int) -> UnreadableError:
     """The error that names a picture which is none."""
     name = images.filename(index, absolute=True)
-    return OSError(f"{name} cannot be read as a picture; mend it, or pass --on-bad-image skip")
+    return UnreadableError(
+        f"{name} cannot be read as a picture; mend it, or pass --on-bad-image skip"
+    )
 
 
 def class_names(images: Dataset) -> list[str]:
     """Names of the classes where the data set knows them."""
     reader = getattr(images, "reader", None)
-    by_name = getattr(reader, "class_to_idx", None) or getattr(images, "class_to_idx", None)
+    by_name = (
+        getattr(reader, "class_to_idx", None)
+        or getattr(reader, "class_name_to_idx", None)  # of tar files
+        or getattr(images, "class_to_idx", None)
+    )
     if by_name:
         return [str(name) for name in sorted(by_name, key=by_name.get)]
     return [str(name) for name in getattr(images, "classes", [])]
@@ -166,6 +232,9 @@ def check(args: argparse.Namespace, train: Dataset, validation: Dataset | None) 
         OSError: naming a picture that cannot be read (unless --on-bad-image skip).
     """
     names = class_names(train)
+    if not args.class_map:  # which may leave out folders on purpose
+        for images in (train, validation):
+            _warn_of_empty_folders(images)
     if names and len(names) < 2:
         raise ValueError(f"only one class, '{names[0]}': a classifier needs two folders or more")
     if validation is not None and names and (other := class_names(validation)) != names:
@@ -177,6 +246,18 @@ def check(args: argparse.Namespace, train: Dataset, validation: Dataset | None) 
     for images in (train, validation):
         if args.on_bad_image == "error" and hasattr(getattr(images, "reader", None), "samples"):
             _read_headers(images)
+
+
+def _warn_of_empty_folders(images: Dataset | None) -> None:
+    """Say which folders are no classes, because they hold no picture."""
+    reader = getattr(images, "reader", None)
+    root = Path(str(getattr(reader, "root", "")))
+    if not hasattr(reader, "class_to_idx") or not root.is_dir():  # not a folder but tar files
+        return
+    used = {Path(path).relative_to(root).parts[0] for path, _ in reader.samples}
+    for folder in sorted(root.iterdir()):
+        if folder.is_dir() and folder.name not in used and not folder.name.startswith("."):
+            log.warning("%s holds no pictures: it is no class", folder)
 
 
 def _read_headers(images: Dataset) -> None:

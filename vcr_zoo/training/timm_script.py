@@ -20,7 +20,7 @@ from timm.task import (
     TokenDistillationTask,
 )
 
-from .options import OPTIONS, vcr_settings
+from .options import OPTIONS, read_yaml, vcr_settings
 from .task import regularized
 
 TASKS = (
@@ -31,6 +31,8 @@ TASKS = (
     TokenDistillationTask,
 )
 TITLE = "VCR and this project"
+EVERY = 50  # steps between two rows of vcr.csv
+STEPS = "vcr_steps"  # in the task's part of a checkpoint
 
 
 def launch(argv: list[str]) -> int:
@@ -50,13 +52,14 @@ def launch(argv: list[str]) -> int:
     script = Path(ours.timm_script)
     if not script.is_file():
         raise ValueError(f"--timm-script {script}: there is no such file")
-    vcr = vcr_settings(ours)
+    stated = stated_to(theirs)
+    vcr = vcr_settings(ours) | {"seed": stated.seed}
     before = sys.argv, list(sys.path)
     sys.argv = [str(script), *theirs]
     sys.path.insert(0, str(script.parent))
     try:
         module = loaded(script)
-        switched = switch(module, vcr, output_folder(theirs))
+        switched = switch(module, vcr, output_folder(stated))
         if not switched:
             raise ValueError(f"{script} uses none of timm's tasks: it needs timm 1.0.29 or later")
         return module.main() or 0
@@ -84,18 +87,33 @@ def switch(module: ModuleType, vcr: dict, folder: Path) -> list[str]:
 
 
 def logged(task: type, vcr: dict, folder: Path) -> type:
-    """A regularized task with its VCR arguments bound, which writes its terms down."""
+    """A regularized task with its VCR arguments bound, which writes its terms down.
+
+    Its steps go into the script's checkpoints, so that a resumed run goes on with them.
+    """
+
+    table = Table(folder / "vcr.csv")
 
     class Logged(task):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, vcr=vcr, **kwargs)
-            self.steps, self.every = 0, 50
+            self.steps = 0
+
+        def get_task_state(self, module=None, ema=False):
+            state = super().get_task_state(module, ema)
+            return state if ema or not self.penalties.placements else state | {STEPS: self.steps}
+
+        def load_task_state(self, state, strict=True, module=None, ema=False):
+            super().load_task_state(state, strict, module, ema)
+            if state and not ema:
+                self.steps = state.get(STEPS, 0)
 
         def forward(self, input, target):
+            self.penalties.step = self.steps
             result = super().forward(input, target)
             if self.penalties.placements and self.training:
-                if self.steps % self.every == 0 and os.environ.get("RANK", "0") == "0":
-                    write_terms(folder / "vcr.csv", self, result)
+                if self.steps % EVERY == 0 and os.environ.get("RANK", "0") == "0":
+                    table.write(terms(self, result))
                 self.steps += 1
             return result
 
@@ -103,29 +121,60 @@ def logged(task: type, vcr: dict, folder: Path) -> type:
     return Logged
 
 
-def write_terms(path: Path, task, result: dict) -> None:
-    """Append a step's terms, one column a placement and term."""
+def terms(task, result: dict) -> dict:
+    """A step's terms, one column a placement and term."""
     row = {"step": task.steps}
     row |= {key: result[key].item() for key in ("base_loss", "vcr_loss")}
     for kind in ("variance", "covariance"):
         values = result[f"vcr_{kind}"].tolist()
         named = zip(task.penalties.placements, values, strict=True)
         row |= {f"{kind}.{place}": value for place, value in named}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = task.steps == 0 or not path.exists()
-    with path.open("w" if new else "a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    return row
 
 
-def output_folder(theirs: list[str]) -> Path:
-    """Where the script will write, if its options name both parts of that."""
+class Table:
+    """A CSV file that grows by rows; of an earlier run it keeps those before our first step."""
+
+    def __init__(self, path: Path):
+        self.path, self.begun = path, False
+
+    def write(self, row: dict) -> None:
+        if not self.begun:
+            self.begun = True
+            kept = [old for old in self._rows() if int(old["step"]) < row["step"]]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(kept)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, fieldnames=list(row)).writerow(row)
+
+    def _rows(self) -> list[dict]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def stated_to(theirs: list[str]) -> argparse.Namespace:
+    """What the script's options, or the YAML file among them, say of its seed and its folder."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("-c", "--config", default="")
+    finder.add_argument("--seed", type=int, default=42)
     finder.add_argument("--output", default="")
     finder.add_argument("--experiment", default="")
     found, _ = finder.parse_known_args(theirs)
-    if found.output and found.experiment:
-        return Path(found.output) / found.experiment
-    return Path(found.output or ".")
+    if found.config:
+        values = read_yaml(found.config)
+        known = {key: values[key] for key in ("seed", "output", "experiment") if key in values}
+        finder.set_defaults(**known)
+        found, _ = finder.parse_known_args(theirs)
+    return found
+
+
+def output_folder(stated: argparse.Namespace) -> Path:
+    """Where the script will write, if its options name both parts of that."""
+    if stated.output and stated.experiment:
+        return Path(stated.output) / stated.experiment
+    return Path(stated.output or ".")

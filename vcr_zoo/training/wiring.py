@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from timm.data import resolve_data_config
+from timm.data import resolve_input_data_config
 from timm.loss import create_classification_loss
 from timm.loss.class_weights import load_class_stats, resolve_class_weights
 from timm.optim import create_optimizer_v2, optimizer_kwargs
@@ -108,7 +108,7 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
             f"{len(classes)} classes, but {args.model} has {args.num_classes} outputs: "
             f"pass --num-classes {len(classes)}"
         )
-    data_config = resolve_data_config(vars(args), model=model)
+    data_config = resolve_input_data_config(model, vars(args))
     model = prepare(args, model, device, dtype)
 
     patch_size = model.get_patch_size() if hasattr(model, "get_patch_size") else (16, 16)
@@ -292,6 +292,10 @@ def _metric(args: argparse.Namespace, validation) -> str:
     if args.task != "multilabel":
         names = ("loss", "top1", "top5")
     one_of(args, "eval_metric", names)
+    if args.eval_metric == "top5" and args.num_classes <= 5:
+        raise ValueError(
+            f"--eval-metric top5 is always 100 with {args.num_classes} classes: take top1 or loss"
+        )
     return args.eval_metric if validation is not None else "loss"
 
 
