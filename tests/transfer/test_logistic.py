@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from vcr_zoo.transfer.logistic import fit
+from vcr_zoo.transfer import logistic
+from vcr_zoo.transfer.logistic import Axes, fit
 
 STRENGTHS = (1e-6, 1e-3, 0.1, 1.0, 30.0, 1e3, 1e5)
 
@@ -96,7 +97,8 @@ def test_rotating_features_rotates_the_solution(digits):
 
 def test_unregularized_loss_survives_rotation_and_scale(digits):
     """With hardly any penalty, the optimum's loss belongs to the span of the features."""
-    x, y = digits[0].x[:, 10:18].double(), digits[0].y  # eight pixels: far from separable
+    pixels = [2, 3, 4, 5, 10, 11, 12, 13]  # all in use, by all digits: far from separable
+    x, y = digits[0].x[:, pixels].double(), digits[0].y
     torch.manual_seed(0)
     mixed = x @ (torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64)).Q * 3)
     losses = [
@@ -137,6 +139,40 @@ def test_more_features_than_pictures(digits):
 
     theirs = LogisticRegression(C=0.1, tol=1e-10, max_iter=10_000).fit(x.double(), y)
     assert ours.weight[0].numpy() == pytest.approx(theirs.coef_, abs=1e-5)
+
+
+def test_small_directions_count_with_fewer_pictures_than_features():
+    """What tells the classes apart may be a millionth of the rest: the span of the pictures is
+    found in float64, where float32 would lose it among its own errors."""
+    torch.manual_seed(0)
+    y = torch.arange(40) % 2
+    x = torch.randn(40, 300, dtype=torch.float64)
+    x[:, :20] *= 1e3
+    x[:, 20:] *= 1e-4
+    x[:, -1] = 1e-3 * (2 * y - 1)
+
+    ours = fit(x, y, 2, [1e9], tolerance=1e-10)
+
+    theirs = torch.linalg.svd(x - x.mean(dim=0), full_matrices=False).Vh  # (40, 300)
+    outside = ours.weight[0] - ours.weight[0] @ theirs.T @ theirs
+    assert ours.gradient.item() == pytest.approx(
+        gradient(x, y, 1e9, ours.weight[0], ours.bias[0]), rel=0.02, abs=1e-12
+    )
+    assert outside.norm() < 1e-9 * ours.weight.norm()
+    assert (ours.logits(x)[0].argmax(dim=1) == y).all()
+
+
+def test_too_many_directions_are_taken_as_they_are(digits, monkeypatch):
+    """Beyond a size, finding axes is not worth it; the solution is the same."""
+    x, y = digits[0].x[:200], digits[0].y[:200]
+    turned = fit(x, y, 10, [0.1, 10.0], tolerance=1e-8)
+    monkeypatch.setattr(logistic, "WIDEST", 16)
+
+    plain = fit(x, y, 10, [0.1, 10.0], tolerance=1e-8)
+
+    assert Axes.of(x[None]).basis is None
+    assert plain.converged.all()
+    assert torch.allclose(plain.weight, turned.weight, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-HISTORY = 10  # pairs of steps and gradient changes that L-BFGS remembers
-PATIENCE = 25  # steps without a smaller gradient after which float32 has given what it can
+HISTORY = 30  # pairs of steps and gradient changes that L-BFGS remembers
+PATIENCE = 100  # steps without a smaller gradient after which float32 has given what it can;
+HASTE = 25  # and where more is asked for than it can give, so that its errors lead nowhere
 BLIND = 4 * torch.finfo(torch.float32).eps  # gradients below this, float32 cannot tell from zero
-WIDEST = 4096  # features beyond which finding principal axes costs more than it saves
+WIDEST = 4096  # directions beyond which finding principal axes costs more than it saves
 
 
 class Fit(NamedTuple):
@@ -79,11 +80,13 @@ def fit(
     ascending = torch.tensor(strengths, dtype=torch.float64, device=x.device)[order]
     groups, steps = [], 0
     for c in ascending.split(together or group_size(x, classes)):
-        weight, gradient, n = minimize(single, c, weight, max(tolerance, BLIND * scale), max_iter)
+        patience = PATIENCE if tolerance > BLIND * scale else HASTE
+        reach = max(tolerance, BLIND * scale)
+        weight, gradient, n = minimize(single, c, weight, reach, max_iter, patience)
         steps += n
         if (gradient > tolerance).any():
             double = double or Problem(axes, x, y, classes, torch.float64)
-            weight, gradient, n = minimize(double, c, weight, tolerance, max_iter)
+            weight, gradient, n = minimize(double, c, weight, tolerance, max_iter, max_iter)
             steps += n
         groups.append((weight.double(), gradient.double()))
         weight = weight[:, -1:]
@@ -123,28 +126,45 @@ class Axes(NamedTuple):
     """
 
     mean: Tensor  # (m, 1, d)
-    basis: Tensor  # (m, d, r), orthonormal columns; r = min(n, d) of them reach every picture
+    basis: Tensor | None  # (m, d, r), orthonormal columns that span every picture; None: x's own
 
     @classmethod
     def of(cls, x: Tensor) -> "Axes":
-        _, n, d = x.shape
+        """Any orthonormal basis will do, so that the axes of more pictures than features may be
+        found in float32. With fewer, it must span the pictures, to the last digit of float64."""
+        n, d = x.shape[1:]
         mean = x.double().mean(dim=1, keepdim=True)
-        if d > WIDEST:
-            return cls(
-                mean, torch.eye(d, dtype=torch.float64, device=x.device).expand(len(x), d, d)
-            )
-        centered = (x - mean.to(x)).to(x)
-        basis = torch.linalg.eigh((centered.mT @ centered).double()).eigenvectors
-        return cls(mean, basis[..., -min(n, d) :])
+        if min(n, d) > WIDEST:
+            return cls(mean, None)
+        if n >= d:
+            centered = (x - mean.to(x)).to(x)
+            return cls(mean, torch.linalg.eigh((centered.mT @ centered).double()).eigenvectors)
+        basis, triangle = torch.linalg.qr((x.double() - mean).mT)  # (m, d, n), (m, n, n)
+        return cls(mean, basis @ torch.linalg.eigh(triangle @ triangle.mT).eigenvectors)
+
+    def to(self, dtype: torch.dtype) -> "Axes":
+        return Axes(self.mean.to(dtype), None if self.basis is None else self.basis.to(dtype))
+
+    def along(self, x: Tensor) -> Tensor:
+        """(..., d) -> (..., r), m being the first of the dimensions."""
+        return x if self.basis is None else x @ self._beside(x)
+
+    def back(self, x: Tensor) -> Tensor:
+        """(..., r) -> (..., d)."""
+        return x if self.basis is None else x @ self._beside(x).mT
+
+    def _beside(self, x: Tensor) -> Tensor:
+        return self.basis if x.dim() == 3 else self.basis.unsqueeze(1)
 
     def rotate(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Weights (c, k, d) and intercepts (c, k) for x -> (m, c, k, r + 1) for `Problem.rows`."""
         bias = bias + (weight @ self.mean.mT.unsqueeze(1)).squeeze(-1)
-        return torch.cat([weight @ self.basis.unsqueeze(1), bias.unsqueeze(-1)], dim=-1)
+        weight = weight.expand(len(self.mean), *weight.shape)
+        return torch.cat([self.along(weight), bias.unsqueeze(-1)], dim=-1)
 
     def unrotate(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(m, c, k, r + 1) for `Problem.rows` -> weights (m, c, k, d), intercepts (m, c, k)."""
-        weight, bias = weight[..., :-1] @ self.basis.mT.unsqueeze(1), weight[..., -1]
+        weight, bias = self.back(weight[..., :-1]), weight[..., -1]
         return weight, bias - (weight @ self.mean.mT.unsqueeze(1)).squeeze(-1)
 
 
@@ -152,8 +172,8 @@ class Problem:
     """m problems in one precision: rotated features with a column of ones, and labels."""
 
     def __init__(self, axes: Axes, x: Tensor, y: Tensor, classes: int, dtype: torch.dtype) -> None:
-        self.mean, self.basis = axes.mean.to(dtype), axes.basis.to(dtype)
-        rows = (x.to(dtype) - self.mean) @ self.basis
+        self.axes = axes.to(dtype)
+        rows = self.axes.along(x.to(dtype) - self.axes.mean)
         self.rows = torch.cat([rows, torch.ones_like(rows[..., :1])], dim=-1)  # (m, n, r + 1)
         self.columns = self.rows.mT.contiguous()
         self.labels = torch.zeros(len(x), 1, classes, x.shape[1], dtype=dtype, device=x.device)
@@ -180,14 +200,22 @@ class Problem:
     def largest(self, gradient: Tensor) -> Tensor:
         """Largest absolute entry of a gradient, taken back to the features as given: (m, c)."""
         slope, intercept = gradient[..., :-1], gradient[..., -1:]
-        original = slope @ self.basis.mT.unsqueeze(1) + intercept * self.mean.unsqueeze(1)
+        original = self.axes.back(slope) + intercept * self.axes.mean.unsqueeze(1)
         return torch.maximum(original.abs().amax((-1, -2)), intercept.abs().amax((-1, -2)))
 
 
 def minimize(
-    problem: Problem, c: Tensor, weight: Tensor | None, tolerance: float, max_iter: int
+    problem: Problem,
+    c: Tensor,
+    weight: Tensor | None,
+    tolerance: float,
+    max_iter: int,
+    patience: int,
 ) -> tuple[Tensor, Tensor, int]:
-    """L-BFGS from `weight` (m, 1 or c, k, r + 1): the best weights, their gradients, the steps."""
+    """L-BFGS from `weight` (m, 1 or c, k, r + 1): the best weights, their gradients, the steps.
+
+    It ends before `max_iter` after `patience` steps without a smaller gradient.
+    """
     (m, _, k, _), r = problem.labels.shape, problem.rows.shape[-1]
     start = problem.rows.new_zeros(1) if weight is None else weight.to(problem.rows)
     weight = start.expand(m, len(c), k, r).contiguous()
@@ -197,7 +225,6 @@ def minimize(
     gradient = problem.gradient(weight, probability, penalty)
     spread = (probability * (1 - probability)).mean(dim=-1, keepdim=True)  # (m, c, k, 1)
     curvature = spread * problem.power + penalty  # about the Hessian's diagonal
-    patience = PATIENCE if weight.dtype == torch.float32 else max_iter
     best, smallest = weight, problem.largest(gradient)
     memory, steps, idle = [], 0, 0
     while (smallest > tolerance).any() and idle < patience and steps < max_iter:
