@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from vcr_zoo.diagnostics.cka import cka, hsic, pairwise
+from vcr_zoo.diagnostics.inspect import alike
 
 
 def made(n=50, d=7, seed=0):
@@ -59,3 +60,20 @@ def test_table_is_symmetric_with_ones():
 def test_too_little_is_refused(a, b, message):
     with pytest.raises(ValueError, match=message):
         cka(a, b)
+
+
+@pytest.mark.parametrize("n", [32, 4096])
+def test_independent_features_are_zero_within_their_interval(n):
+    """At few pictures as at many: of 20 pairs about one interval in twenty may miss 0."""
+    found = [alike(made(n, 16, seed), made(n, 16, seed + 100)) for seed in range(20)]
+
+    assert sum(one.low <= 0 <= one.high for one in found) >= 17
+    assert all(one.high - one.low < 4 / n**0.5 for one in found)
+
+
+def test_a_rotation_is_one_with_an_interval_of_nothing():
+    a = made(64)
+    found = alike(a, a @ torch.linalg.qr(made(7, 7, seed=3)).Q)
+
+    assert found.value == pytest.approx(1)
+    assert found.low == pytest.approx(1) and found.high == pytest.approx(1)

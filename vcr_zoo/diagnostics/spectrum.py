@@ -14,7 +14,13 @@ def spectrum(features: Tensor) -> Tensor:
     """
     if len(features) < 2:
         raise ValueError(f"a covariance needs at least two pictures, not {len(features)}")
-    return torch.linalg.eigvalsh(covariance(finite(features).double())).flip(0).clamp(min=0)
+    return eigenvalues(covariance(finite(features).double()))
+
+
+def eigenvalues(cov: Tensor) -> Tensor:
+    """Of a covariance, largest first; those that rounding leaves are zero: (d, d) -> (d,)."""
+    values = torch.linalg.eigvalsh(cov).flip(0)
+    return values.masked_fill(values < len(values) * torch.finfo(values.dtype).eps * values[0], 0.0)
 
 
 def effective_rank(eigenvalues: Tensor) -> float:
@@ -37,13 +43,31 @@ def correlation(features: Tensor) -> float:
         ValueError: if fewer than two features vary, or features are not finite.
     """
     cov = covariance(finite(features).double())
-    std = cov.diagonal().sqrt()
-    varying = std > 1e-9 * std.max()
-    if varying.sum() < 2:
+    variance = cov.diagonal()
+    constant = variance <= 1e-18 * variance.max()
+    return mean_correlation(cov.masked_fill(constant | constant[:, None], 0.0))
+
+
+def mean_correlation(cov: Tensor) -> float:
+    """Mean absolute correlation between distinct features that vary, from their covariance.
+
+    Of unrelated features it is sqrt(2 / (pi n)) for n pictures, not 0.
+
+    Raises:
+        ValueError: if fewer than two features vary.
+    """
+    size = off_diagonal(correlations(cov)).abs()
+    d = len(size)
+    if d < 2:
         raise ValueError("correlation is undefined because fewer than two features vary")
-    std = std[varying]
-    size = off_diagonal(cov[varying][:, varying] / std.outer(std)).abs()
-    return (size.sum() / (len(std) * (len(std) - 1))).item()
+    return (size.sum() / (d * (d - 1))).item()
+
+
+def correlations(cov: Tensor) -> Tensor:
+    """Correlations of the features that vary: (d, d) -> (varying, varying)."""
+    varying = cov.diagonal() > 0
+    std = cov.diagonal()[varying].sqrt()
+    return cov[varying][:, varying] / std.outer(std)
 
 
 def finite(features: Tensor) -> Tensor:

@@ -5,10 +5,27 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-# From the palette of Okabe and Ito, which colour-blind people tell apart; the line style says it
-# again in black and white.
+# From the palette of Okabe and Ito, which colour-blind people tell apart; line style and marker
+# say it again in black and white.
 STYLES = {
     "control": {"color": "#E69F00", "linestyle": "--"},
     "vcr": {"color": "#0072B2", "linestyle": "-"},
 }
+MARKERS = {"control": "s", "vcr": "o"}
+SEQUENCE = "cividis"  # of pictures that show a matrix: rises in brightness, for all eyes
+DPI = 150
 plt.rcParams["savefig.facecolor"] = "white"  # legible on dark pages too
+
+
+def role(name: str, second: bool = False) -> str:
+    """Whose style a network has: a tag `base_` is a control, `vcr_` is VCR; else by place."""
+    tag = name.rpartition(".")[2]
+    if tag.startswith(("base_", "vcr_")):
+        return "vcr" if tag.startswith("vcr_") else "control"
+    return "control" if second else "vcr"
+
+
+def roles(names: list[str]) -> list[str]:
+    """Styles of one or two networks, never the same for both."""
+    given = [role(name, second=i > 0) for i, name in enumerate(names)]
+    return given if len(set(given)) == len(given) else ["vcr", "control"][: len(names)]

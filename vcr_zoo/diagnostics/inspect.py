@@ -1,0 +1,231 @@
+"""Everything that is measured of a network's features, and of two networks side by side."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+
+from vcr_zoo.data import DATASETS, load
+from vcr_zoo.features import data_config, load_model, weights_sha256
+from vcr_zoo.results import closest
+
+from .cka import cka
+from .collapse import disagreement, nearest_class_correct, self_duality
+from .corruptions import LEVELS
+from .gather import Gathered, gather
+from .imbalance import imbalance
+from .information import information
+from .measured import Measured, bootstrapped, jackknifed, measured, reason
+from .measures import measure
+from .moments import PARTS, Moments
+from .robustness import Curve, robustness
+
+SAMPLE = 2000  # pictures that are compared with each other
+CORRUPTED = 500  # pictures that are made worse, of that sample
+
+
+@dataclass
+class Inspection:
+    """One network on some pictures; placements in the order of the forward pass."""
+
+    name: str
+    weights: str  # sha256
+    pictures: int
+    gathered: Gathered
+    moments: dict[str, Moments]
+    numbers: dict[str, dict[str, Measured]]  # placement -> measure -> value
+    noise: dict[str, Curve] = field(default_factory=dict)
+
+    @property
+    def last(self) -> str:
+        return self.gathered.last
+
+
+@dataclass
+class Comparison:
+    """Two networks on the same pictures, or one with itself: the same sample of them."""
+
+    cka: dict[str, dict[str, Measured]]  # placement of the first -> of the second; no intervals
+    last: Measured | None = None  # CKA of the last placements, with its interval
+    told: Measured | None = None  # information imbalance from the first's last to the second's
+    tells: Measured | None = None  # and back
+
+
+def inspect(
+    model: nn.Module,
+    images: Dataset,
+    *,
+    name: str = "network",
+    layers: str = "blocks,pooled",
+    positions: str = "mean",
+    sample: int = SAMPLE,
+    corrupted: int = CORRUPTED,
+    levels: tuple[int, ...] = LEVELS,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+    watch: Callable[[int], None] = lambda pictures: None,
+) -> Inspection:
+    """Measure a frozen network at every placement, in one pass and one for each corruption.
+
+    Args:
+        layers, positions: see `gather`.
+        sample: pictures kept for the measurements that compare pictures with each other, or ask
+            about each: a random part of them all.
+        corrupted: pictures of that sample that are also shown corrupted; 0 leaves it out.
+
+    Raises:
+        ValueError: for no pictures, or features that are not finite.
+        LookupError: for a layer that the model has not.
+    """
+    options = dict(seed=seed, batch_size=batch_size, device=device)
+    found = gather(
+        model, images, layers=layers, positions=positions, sample=sample, watch=watch, **options
+    )
+    moments = {place: parts.whole() for place, parts in found.parts.items()}
+    numbers = {place: measure(parts) for place, parts in found.parts.items()}
+    for place, m in moments.items():
+        numbers[place] |= sampled(found.sample[place].to(m.origin.device), found.y, m)
+    numbers[found.last] |= classifier(model, found, moments[found.last])
+    curves = {}
+    if corrupted and found.last == "pooled":
+        few = found.indices[torch.linspace(0, len(found.indices) - 1, corrupted).long().unique()]
+        few = few[: max(len(images) - 1, 1)]
+        curves = robustness(model, images, few, moments["pooled"], levels=levels, **options)
+    return Inspection(name, weights_sha256(model), len(images), found, moments, numbers, curves)
+
+
+def sampled(x: Tensor, y: Tensor, m: Moments) -> dict[str, Measured]:
+    """What is asked of single pictures: (n, d), (n,)."""
+    y = y.to(x.device)
+    return {
+        "nearest_class": mean_of(nearest_class_correct, x, y, m),
+        "information": mean_of(information, x, y),
+    }
+
+
+def mean_of(statistic: Callable[..., Tensor], *given) -> Measured:
+    """Mean over pictures with its bootstrap interval, or the reason why there is none."""
+    try:
+        return bootstrapped(statistic(*given))
+    except ValueError as error:
+        return Measured(None, because=reason(error))
+
+
+def classifier(model: nn.Module, found: Gathered, m: Moments) -> dict[str, Measured]:
+    """NC3 and NC4, of a linear classifier that tells these very classes apart."""
+    head = model.get_classifier() if hasattr(model, "get_classifier") else None
+    known = (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
+    x = found.sample[found.last]
+    because = ""
+    if not isinstance(head, nn.Linear) or head.in_features != x.shape[1]:
+        because = "the network has no linear classifier of these features"
+    elif head.out_features != len(found.classes):
+        because = f"it tells {head.out_features} classes apart, the data has {len(found.classes)}"
+    elif known and tuple(map(str, known)) != found.classes:
+        because = "the network tells other classes apart"
+    if because:
+        undefined = Measured(None, because=f"undefined because {because}")
+        return {"self_duality": undefined, "disagreement": undefined}
+    device = m.origin.device
+    with torch.inference_mode():
+        decided = head(x.to(head.weight)).argmax(dim=1).to(device)
+    weight = head.weight.detach().to(device)
+    parts = found.parts[found.last]
+    return {
+        "self_duality": jackknifed(lambda m: self_duality(m, weight), m, parts.without()),
+        "disagreement": mean_of(disagreement, x.to(device), decided, m),
+    }
+
+
+def compare(first: Inspection, second: Inspection) -> Comparison:
+    """Two networks placement by placement, on the sample that both kept; one with itself too.
+
+    Raises:
+        ValueError: if they did not see the same pictures.
+    """
+    if not torch.equal(first.gathered.indices, second.gathered.indices):
+        raise ValueError("the two networks did not see the same pictures")
+    a, b = first.gathered.sample, second.gathered.sample
+    table = {p: {q: measured(cka, a[p], b[q]) for q in b} for p in a}
+    if first is second:
+        return Comparison(table)
+    x, y = a[first.last], b[second.last]
+    return Comparison(table, alike(x, y), mean_of(imbalance, x, y), mean_of(imbalance, y, x))
+
+
+def alike(a: Tensor, b: Tensor, parts: int = 2 * PARTS) -> Measured:
+    """Debiased CKA of features (n, d) and (n, e), with its interval from leaving out parts.
+
+    A bootstrap would draw pictures twice, which are alike under any network.
+    """
+    parts = min(parts, len(a) // 2)
+    part = torch.arange(len(a)) % max(parts, 1)
+    without = [(a[part != k], b[part != k]) for k in range(parts)]
+    return jackknifed(lambda pair: cka(*pair), (a, b), without).within(-math.inf, 1.0)
+
+
+def network(name: str) -> nn.Module:
+    """What `load_model` knows; or random:ARCHITECTURE, any of timm's with random weights.
+
+    Raises:
+        LookupError: for an architecture that timm does not know.
+    """
+    if not name.startswith("random:"):
+        return load_model(name)
+    architecture = name.removeprefix("random:")
+    if not timm.is_model(architecture):
+        near = closest(architecture, timm.list_models())
+        raise LookupError(f"timm has no architecture {architecture!r}.{near}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return timm.create_model(architecture).eval()
+
+
+def pictures(
+    data: str, split: str, level: str, model: nn.Module, limit: int | None, seed: int = 0
+) -> Dataset:
+    """At most `limit` pictures, drawn at random, of a named set or a folder as `model` takes them.
+
+    A folder has a subfolder for each class, or for the split and in it for each class.
+
+    Raises:
+        LookupError: for what is neither.
+        ValueError: for a limit below one.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"{limit} pictures tell nothing: give one or more")
+    root = Path(data).expanduser()
+    named = data in DATASETS or data.startswith(("folder/", "wds/", "hfds/"))
+    if not named and not root.is_dir():
+        raise LookupError(f"{data} is neither a data set nor a folder.{closest(data, DATASETS)}")
+    if named:
+        images = load(data, split, level)
+    else:
+        mode = "L" if data_config(model)["input_size"][0] == 1 else "RGB"
+        images = ImageFolder(root / split if (root / split).is_dir() else root)
+        images.loader = lambda path: opened(path, mode)
+    if limit is None or limit >= len(images):
+        return images
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:limit]
+    chosen = chosen.sort().values
+    if named:
+        return images.subset(chosen)
+    images.samples = [images.samples[i] for i in chosen.tolist()]
+    return images
+
+
+def opened(path: str, mode: str) -> Image.Image:
+    """A picture; an OSError that names it if it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert(mode)
+    except (OSError, ValueError) as error:
+        raise OSError(f"{path} is not a readable picture: {error}") from error
