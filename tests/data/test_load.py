@@ -101,5 +101,27 @@ def test_workers_get_the_map_and_not_the_pictures(files):
     again = pickle.loads(sent)
     assert images.x.nbytes > 10 * (len(sent) - images.groups.nbytes - images.y.nbytes)
     assert (again.x == images.x).all() and again.fingerprint == images.fingerprint
-    subset = images.subset([3, 1])
-    assert (pickle.loads(pickle.dumps(subset)).x == subset.x).all()
+    both = load("fmnist", "train+validation")
+    for some in (images.subset([3, 1]), both, both.subset(np.arange(190, 200))):
+        sent = pickle.dumps(some)
+        assert (np.asarray(pickle.loads(sent).x) == np.asarray(some.x)).all()
+        assert len(sent) < images.x.nbytes / 4
+
+
+def test_subsets_and_joined_parts_are_read_when_asked_for(files):
+    """Sets of 20 GB are joined and thinned: what is kept is an index into the maps."""
+    train, validation = load("fmnist", folder=files), load("fmnist", "validation")
+    both = load("fmnist", "train+validation")
+    whole = np.concatenate([train.x, validation.x])
+    chosen = np.array([199, 3, 180, 3])
+    some = both.subset(chosen)
+
+    assert all(isinstance(part, np.memmap) for part in (*both.x.parts, *some.x.parts))
+    assert (np.asarray(both.x) == whole).all() and both.x.nbytes == whole.nbytes
+    assert (both.x[170:190] == whole[170:190]).all() and (both.x[-1] == whole[-1]).all()
+    assert (some.x[np.array([0, 2])] == whole[chosen[[0, 2]]]).all()
+    assert (np.asarray(some.subset([True, False, False, True]).x) == whole[chosen[[0, 3]]]).all()
+    assert (np.asarray(some.picture(0)) == whole[199, ..., 0]).all()
+    assert some.y.tolist() == np.concatenate([train.y, validation.y])[chosen].tolist()
+    thin = load("fmnist_lt10")
+    assert isinstance(thin.x.parts[0], np.memmap) and len(thin.x) == len(thin.y) < len(train)

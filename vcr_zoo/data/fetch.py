@@ -128,8 +128,13 @@ def _apt_get(package: Package, work: Path) -> None:
     own = ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={cache}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         own += ["-o", "APT::Sandbox::User=root"]  # the sandbox user may not write to our folder
-    _run(["apt-get", "-q", *own, "update"], package, work, "package lists")
-    _run(["apt-get", "-q", *own, "download", package.spec], package, work)
+    said = _run(["apt-get", "-q", *own, "update"], package, work, "package lists")
+    try:
+        _run(["apt-get", "-q", *own, "download", package.spec], package, work)
+    except OSError as error:  # update ends well where lists could not be fetched: it warns
+        missed = [line for line in said if line.startswith(("W:", "Err:", "E:"))]
+        why = f"; before it, apt-get update said: {missed[0]}" if missed else ""
+        raise OSError(f"{error}{why}") from None
 
 
 def _npm(package: Package, work: Path) -> None:
@@ -145,8 +150,9 @@ def _pip(package: Package, work: Path) -> None:
     _run([sys.executable, "-m", "pip", "download", *safe, package.spec], package, work)
 
 
-def _run(command: list[str], package: Package, work: Path, what: str = "") -> None:
-    """Run a registry's client in `work`, with a bar that follows the bytes that arrive there."""
+def _run(command: list[str], package: Package, work: Path, what: str = "") -> list[str]:
+    """Run a registry's client in `work`, with a bar that follows the bytes that arrive there; the
+    lines that it said."""
     if not shutil.which(command[0]):
         raise OSError(f"{command[0]} is not on this machine; install {INSTALL[package.registry]}")
     said = work / "said"
@@ -177,10 +183,11 @@ def _run(command: list[str], package: Package, work: Path, what: str = "") -> No
         finally:
             client.kill()
             client.wait()
+    lines = said.read_text(errors="replace").strip().splitlines()
     if client.returncode:
-        lines = said.read_text(errors="replace").strip().splitlines()
         reason = next((line for line in lines if "rror" in line or line.startswith("E:")), "")
         raise OSError(f"{Path(command[0]).name} failed: {reason or ' '.join(lines[-1:])}")
+    return lines
 
 
 def size_of(folder: Path) -> int:

@@ -11,11 +11,64 @@ from torch.utils.data import Dataset as TorchDataset
 MODES = {1: "L", 3: "RGB"}
 
 
+class Rows:
+    """Some rows of one or more arrays, as one array: read from them when they are asked for.
+
+    Args:
+        parts: arrays of rows of one shape, mapped into memory or not.
+        index: int64 (n,), into the rows of all parts one after the other.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray], index: np.ndarray) -> None:
+        self.parts, self.index = tuple(parts), index
+        self.shape, self.dtype = (len(index), *parts[0].shape[1:]), parts[0].dtype
+        self.nbytes = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key) -> np.ndarray:
+        """One row (...), or those of a slice, of integers or of a mask: (m, ...)."""
+        wanted = np.atleast_1d(self.index[key])
+        rows = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        first = 0
+        for part in self.parts:
+            here = (wanted >= first) & (wanted < first + len(part))
+            rows[here] = part[wanted[here] - first]
+            first += len(part)
+        return rows if np.ndim(self.index[key]) else rows[0]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def rows(self, index: np.ndarray) -> "Rows":
+        """Some of these rows, still unread."""
+        return Rows(self.parts, self.index[index])
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"parts": tuple(map(by_name, self.parts))}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state | {"parts": tuple(map(by_map, state["parts"]))})
+
+
+def by_name(x):
+    """What is sent to workers that are started afresh: of a map its file's name."""
+    mapped = isinstance(x, np.memmap) and isinstance(x.base, mmap)
+    return str(x.filename) if mapped else x
+
+
+def by_map(x):
+    """What `by_name` was given."""
+    return np.load(x, mmap_mode="r", allow_pickle=False) if isinstance(x, str) else x
+
+
 class Images(TorchDataset):
     """A torch data set of pictures that timm's create_loader takes as it is.
 
     Attributes:
-        x: uint8 (n, h, w, c), mapped into memory; c is 1 for gray pictures, else 3.
+        x: uint8 (n, h, w, c), mapped into memory; c is 1 for gray pictures, else 3. Of a subset,
+            or of parts joined, `Rows`, which nothing is copied for.
         y: int64 (n,).
         groups: str (n,); pictures of one group are in one part only.
         fingerprint: sha256 in hexadecimal of content, part and label level.
@@ -26,7 +79,7 @@ class Images(TorchDataset):
 
     def __init__(
         self,
-        x: np.ndarray,
+        x: np.ndarray | Rows,
         y: np.ndarray,
         classes: Sequence[str],
         groups: np.ndarray,
@@ -66,9 +119,8 @@ class Images(TorchDataset):
             indices = np.flatnonzero(indices)
         indices = indices.astype(np.int64)
         digest = hashlib.sha256(f"{self.fingerprint} subset".encode() + indices.tobytes())
-        return self._with(
-            self.x[indices], self.y[indices], self.groups[indices], digest.hexdigest()
-        )
+        x = self.x.rows(indices) if isinstance(self.x, Rows) else Rows([self.x], indices)
+        return self._with(x, self.y[indices], self.groups[indices], digest.hexdigest())
 
     def _with(self, x, y, groups, fingerprint: str) -> "Images":
         other = Images(
@@ -87,14 +139,10 @@ class Images(TorchDataset):
         return other
 
     def __getstate__(self) -> dict:
-        """For workers that are started afresh: a map is sent by name, not by content."""
-        mapped = isinstance(self.x, np.memmap) and isinstance(self.x.base, mmap)
-        return self.__dict__ | ({"x": str(self.x.filename)} if mapped else {})
+        return self.__dict__ | {"x": by_name(self.x)}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        if isinstance(self.x, str):
-            self.x = np.load(self.x, mmap_mode="r", allow_pickle=False)
+        self.__dict__.update(state | {"x": by_map(state["x"])})
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.x.shape[1:]))

@@ -9,7 +9,7 @@ from vcr_zoo.results import closest
 
 from . import cache, own
 from .dataset import Dataset
-from .images import Images
+from .images import Images, Rows
 from .registry import DATASETS
 from .split import long_tail
 from .weights import BASELINES, baseline
@@ -101,12 +101,11 @@ def _open(name: str, split: str, level: str, folder: str | Path | None) -> Image
     place = cache.built(DATASETS[row.base] if row.base else row, folder)
     header = cache.header(place)
     pieces = [_piece(place, part, row) for part in split.split("+")]
-    joined = (
-        pieces[0]
-        if len(pieces) == 1
-        else [np.concatenate(both) for both in zip(*pieces, strict=True)]
-    )
-    x, y, groups = joined
+    x, y, groups = pieces[0]
+    if len(pieces) > 1:
+        xs, ys, names = zip(*pieces, strict=True)
+        y, groups = np.concatenate(ys), np.concatenate(names)
+        x = Rows(xs, np.arange(len(y)))
     sums = " ".join(header["sha256"][part] for part in split.split("+"))
     source = name if name in DATASETS else "own"  # wherever one's own pictures lie
     digest = hashlib.sha256(f"{source} {split} {level} {row.tail} {sums}".encode())
@@ -124,7 +123,7 @@ def _open(name: str, split: str, level: str, folder: str | Path | None) -> Image
     )
 
 
-def _piece(place: Path, part: str, row: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _piece(place: Path, part: str, row: Dataset) -> tuple:
     """One part's arrays as they lie in the cache, thinned if the row says so."""
     try:
         x, y, groups = (
@@ -138,4 +137,4 @@ def _piece(place: Path, part: str, row: Dataset) -> tuple[np.ndarray, np.ndarray
     if row.tail == 1 or part == "test":
         return x, y, groups
     keep = long_tail(np.asarray(y), np.asarray(groups), row.tail)
-    return x[keep], y[keep], groups[keep]
+    return Rows([x], keep), y[keep], groups[keep]

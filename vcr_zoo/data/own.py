@@ -3,7 +3,7 @@
 Any of them may end in @PIXELS, the size to keep pictures at (224 unless told). Parts are taken as
 they come: folders, shards or splits called train, validation (or val) and test. Where there is a
 validation part but no test part, it becomes the test part, as is usual with ImageNet, and ours is
-cut from train; where there are no parts, both are cut by hash.
+cut from train; where there are no parts, both are cut by hash, a share of each class.
 """
 
 import hashlib
@@ -16,8 +16,11 @@ from pathlib import Path, PurePosixPath
 from .cache import say
 from .dataset import Dataset, Pictures
 from .pictures import Labelled, gathered
+from .split import share_of_each_class
 
 SIZE = 224
+CUT = "each class"  # how the test part is cut; what was cached under another is read again
+TEST_SHARE = 0.3
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"}
 PARTS = {"train": "train", "val": "validation", "validation": "validation", "valid": "validation"}
 PARTS |= {"test": "test"}
@@ -36,12 +39,13 @@ def row(name: str) -> Dataset:
         place, _, size = place.rpartition("@")
     if not (size.isdigit() and int(size)):
         raise ValueError(f"{name}: expected a number of pixels after @, got {size!r}")
-    marks = ()
+    marks = (CUT,)
     if kind != "hfds":
         if not (Path(place).is_dir() or (kind == "wds" and Path(place).is_file())):
             raise FileNotFoundError(f"{name}: there is no folder {place}")
-        marks = (listing(Path(place)),)
-    digest = hashlib.sha256(f"{kind} {Path(place).absolute() if marks else place} {size}".encode())
+        marks += (listing(Path(place)),)
+    where = place if kind == "hfds" else Path(place).absolute()
+    digest = hashlib.sha256(f"{kind} {where} {size}".encode())
     return Dataset(
         name=f"{kind}-{digest.hexdigest()[:16]}",
         shows=f"{kind} {place}",
@@ -73,7 +77,11 @@ def make(kind: str, place: str, size: int, work: Path, folder: Path | None) -> P
     sources = {"folder": from_folder, "wds": from_shards, "hfds": from_hub}
     classes, items = sources[kind](place)
     say(f"{kind}/{place}: read into the cache at {size} pixels")
-    return gathered(official(items), classes, size, work)
+    found = gathered(official(items), classes, size, work)
+    if found.test is None and found.validation is None:  # and every class is small, perhaps
+        test = share_of_each_class(found.y, found.groups, TEST_SHARE, "test")
+        found = found._replace(test=test)
+    return found
 
 
 def official(items: list[Labelled]) -> list[Labelled]:
@@ -93,15 +101,23 @@ def from_folder(place: str) -> tuple[list[str], list[Labelled]]:
     root = Path(place)
     tops = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
     parts = {top: PARTS[top] for top in tops if top in PARTS} if "train" in tops else {"": ""}
-    found = []
+    found, empty = [], []
     for top, part in parts.items():
-        for path in sorted((root / top).rglob("*")):
-            inside = path.relative_to(root / top)
-            if path.suffix.lower() in ENDINGS and len(inside.parts) > 1:
-                found.append((path, inside.parts[0], part))
+        for folder in sorted(path for path in (root / top).iterdir() if path.is_dir()):
+            if folder.name.startswith("."):  # what programs leave for themselves
+                continue
+            paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in ENDINGS]
+            found += [(path, folder.name, part) for path in paths]
+            empty += [folder] if not paths and part in ("", "train") else []
     classes = sorted({label for _, label, _ in found})
     if not classes:
         raise ValueError(f"{root} holds no pictures in folders; expected {root}/CLASS/NAME.png")
+    if empty:
+        raise ValueError(
+            f"{', '.join(map(str, empty[:5]))}{' and others' if empty[5:] else ''}: a class "
+            f"without pictures (files ending in {', '.join(sorted(ENDINGS))}); add some, or remove "
+            "the folder"
+        )
     number = {label: index for index, label in enumerate(classes)}
     items = [Labelled(str(path), path, number[label], part) for path, label, part in found]
     return classes, items

@@ -27,7 +27,8 @@ def parts(pictures: Pictures, test_share: float, validation_share: float) -> dic
     if validation is None:
         validation = np.zeros(len(y), dtype=bool)
         rest = np.flatnonzero(~test)
-        validation[rest] = _share_of_each_class(y[rest], groups[rest], validation_share)
+        chosen = share_of_each_class(y[rest], groups[rest], validation_share, "validation")
+        validation[rest] = chosen
     return {
         "train": np.flatnonzero(~test & ~validation),
         "validation": np.flatnonzero(validation),
@@ -35,10 +36,10 @@ def parts(pictures: Pictures, test_share: float, validation_share: float) -> dic
     }
 
 
-def _share_of_each_class(y: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
+def share_of_each_class(y: np.ndarray, groups: np.ndarray, share: float, salt: str) -> np.ndarray:
     """Whether each picture's group is among the first of its class by hash: (n,), (n,) -> (n,)."""
     names, first, index = np.unique(groups, return_index=True, return_inverse=True)
-    place, label = position(names, "validation"), y[first]
+    place, label = position(names, salt), y[first]
     chosen = np.zeros(len(names), dtype=bool)
     for one in np.unique(label):
         members = np.flatnonzero(label == one)
