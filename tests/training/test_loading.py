@@ -1,5 +1,7 @@
 """A batch is a function of seed, epoch and step, whoever makes it."""
 
+import tarfile
+
 import pytest
 import torch
 
@@ -32,6 +34,31 @@ def test_a_loader_starts_anywhere_with_any_number_of_workers(small, more):
         assert equal(rest, whole[2:])
     assert not equal(batches(small(*RANDOM, *more), epoch=0), whole)
     assert not equal(batches(small(*RANDOM, *more, "--seed", "7"), epoch=1), whole)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_stream_of_shards_starts_anywhere(pictures, tmp_path, workers):
+    """What comes from step 2 of epoch 1 on does not depend on what was read before."""
+    pytest.importorskip("webdataset")
+    files = sorted((pictures / "train").rglob("*.png"))
+    for shard in (0, 1):
+        with tarfile.open(tmp_path / f"train-000{shard}.tar", "w") as archive:
+            for number, file in list(enumerate(files))[shard::2]:
+                label = tmp_path / "label"
+                label.write_text(file.parent.name[-1])
+                archive.add(file, arcname=f"{number:05d}.png")
+                archive.add(label, arcname=f"{number:05d}.cls")
+    argv = ["--data-dir", str(tmp_path), "--dataset", "wds/own", "--val-split", ""]
+    argv += ["--train-split", "train-{0000..0001}.tar|42", "--model", "test_resnet", "-b", "8"]
+    argv += ["--num-classes", "3", "--input-size", "3", "32", "32", "--device", "cpu"]
+    argv += ["--workers", workers, *RANDOM]
+
+    args = parse(argv)
+    loader = wiring.wire(args, start(args)).train
+    whole = [list(loader.epoch(epoch)) for epoch in (0, 1)]
+
+    assert len(whole[1]) == len(loader) and not equal(*whole)
+    assert equal(batches(argv, epoch=1, first=2), whole[1][2:])
 
 
 def test_mixing_ends_at_its_epoch(small):

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import struct
 import sys
 
 import pytest
@@ -72,6 +73,24 @@ def test_an_option_that_cannot_be_honoured(small, tmp_path, more, kind, complain
         pytest.skip("there is a CUDA device here")
     refused(small(*more), kind, complaint)
     assert not (tmp_path / "run").exists()
+
+
+def test_torchvisions_sets(small, tmp_path):
+    """Not there, not known, or of other channels than the network: nothing converts those."""
+    kind = small("--dataset", "torch/mnist")[1:]
+    refused([str(tmp_path), *kind], ValueError, "Dataset not found.*--dataset-download")
+    refused([str(tmp_path), *small("--dataset", "torch/mnits")[1:]], ValueError, "Unknown torch")
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        header = struct.pack(">IIII", 2051, 8, 28, 28)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + bytes(8 * 28 * 28))
+        labels = struct.pack(">II", 2049, 8) + bytes(range(8))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    refused([str(tmp_path), *kind], ValueError, r"1 channel\(s\).*takes 3: pass --in-chans 1")
+    args = [*kind[: kind.index("--input-size")], *kind[kind.index("--input-size") + 4 :]]
+    ten = ["--num-classes", "10", "--epochs", "1", "--input-size", "1", "28", "28"]
+    assert train(parse([str(tmp_path), *args, *ten]), progress=False).metrics["epoch"] == 0
 
 
 def test_folders(small, tmp_path):

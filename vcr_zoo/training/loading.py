@@ -121,8 +121,12 @@ class StreamLoader(Loader):
     """timm's loader over a stream, wound by reading and dropping what was already seen."""
 
     def wind(self, epoch: int, start: int) -> None:
+        place = self.args.seed, epoch, randomness.SAMPLE, self.args.rank
         self.source.dataset.set_epoch(epoch)
-        randomness.seed_everything(self.args.seed, epoch, randomness.SAMPLE, self.args.rank)
+        reader = getattr(self.source.dataset, "reader", None)
+        if hasattr(reader, "worker_seed"):  # webdataset's shuffle would go on from its own history
+            reader.ds, reader.worker_seed = None, randomness.mixed(*place)
+        randomness.seed_everything(*place)  # from which workers, new each epoch, are seeded
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of an epoch from number `start` on, never more than its length says."""
@@ -314,7 +318,7 @@ def _timm_training(args, images, data_config, device, dtype) -> Loader:
         collate_fn=collate,
         num_aug_splits=args.aug_splits,
         num_aug_repeats=args.aug_repeats,
-        persistent_workers=not args.mixup_off_epoch,  # lasting workers would go on mixing
+        persistent_workers=not (args.mixup_off_epoch or stream),  # they would go on as they were
         **_sizes(args, data_config),
         **_augmentation(args, data_config),
         **_common(args, data_config, device, dtype),

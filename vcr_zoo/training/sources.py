@@ -84,7 +84,8 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
             **optional,
         )
     except (AssertionError, RuntimeError) as error:
-        raise ValueError(f"cannot open the data: {error}") from error
+        hint = "; that is --dataset-download" if "download=True" in str(error) else ""
+        raise ValueError(f"cannot open the data: {error}{hint}") from error
     if torchvision:
         _same_channels(images, channels, args.dataset)
     return images
@@ -252,7 +253,8 @@ def _warn_of_empty_folders(images: Dataset | None) -> None:
     """Say which folders are no classes, because they hold no picture."""
     reader = getattr(images, "reader", None)
     root = Path(str(getattr(reader, "root", "")))
-    if not hasattr(reader, "class_to_idx") or not root.is_dir():  # not a folder but tar files
+    folders = hasattr(reader, "class_to_idx") and hasattr(reader, "samples")
+    if not folders or not root.is_dir():  # a stream, or tar files
         return
     used = {Path(path).relative_to(root).parts[0] for path, _ in reader.samples}
     for folder in sorted(root.iterdir()):

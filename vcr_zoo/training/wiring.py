@@ -135,11 +135,10 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
 
 def _warn_of_one_part(args: argparse.Namespace, train: Dataset, validation) -> None:
     """Say so where both splits are the same pictures, as timm has it for a folder without parts."""
-    try:
-        same = validation and train.filenames(absolute=True) == validation.filenames(absolute=True)
-    except (AttributeError, NotImplementedError, TypeError):
+    folders = [getattr(images, "reader", None) for images in (train, validation)]
+    if not all(hasattr(reader, "samples") for reader in folders):
         return
-    if same:
+    if folders[0].root == folders[1].root:
         log.warning(
             f"{args.data_dir} has no {args.val_split} folder: validating on the training pictures. "
             "Make one beside train, or pass --val-split '' to go without."
