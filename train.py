@@ -2,7 +2,11 @@
 
 import sys
 
-from vcr_zoo.training import main
+try:
+    from vcr_zoo.training import main
+except ImportError as error:  # a package that is missing, or torch and torchvision at odds
+    print(f"train.py: {error}", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     sys.exit(main())

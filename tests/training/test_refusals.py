@@ -1,9 +1,12 @@
 """What cannot be done is refused before training starts, saying what to do instead."""
 
 import logging
+import os
 import shutil
 import struct
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -185,6 +188,22 @@ def test_the_program_says_it_in_a_line(small, capsys):
     assert main(small("--vcr-alpha", "-1")) == 2
     assert capsys.readouterr().err.startswith("train.py: --vcr-alpha must not be negative")
     assert main(["--epohcs", "3"]) == 2
+
+
+def test_torch_and_torchvision_at_odds_are_said_in_a_line(tmp_path):
+    """Without a traceback, although nothing of the program can be imported."""
+    (tmp_path / "torchvision").mkdir()
+    broken = 'raise RuntimeError("operator torchvision::nms does not exist")'
+    (tmp_path / "torchvision" / "__init__.py").write_text(broken)
+    program = Path(__file__).parents[2] / "train.py"
+    done = subprocess.run(
+        [sys.executable, str(program), "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "pip install --force-reinstall torch torchvision" in done.stderr
 
 
 def test_training_on_fewer_pictures_than_a_batch_is_possible_when_asked(small):
