@@ -221,7 +221,7 @@ def test_each_layer_may_have_its_own_weights():
 def test_evaluation_runs_untapped(monkeypatch):
     """In eval mode, and without gradients, nothing runs."""
     calls = []
-    monkeypatch.setattr(placement, "tap_terms", lambda *args: calls.append(args))
+    monkeypatch.setattr(placement, "begin", lambda *args: calls.append(args))
     model = small()
     attach(model, input_size=SIZE)
     model.eval()(images())

@@ -11,28 +11,29 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+MANY_POSITIONS = 128  # of a picture, from where one product for each is as fast as one for all
+
 
 def covariance(features: Tensor) -> Tensor:
-    """Sample covariance between columns: (n, d) -> (d, d)."""
-    centered = features - features.mean(dim=0)
-    return centered.T @ centered / (len(features) - 1)
+    """Sample covariance between columns: (..., n, d) -> (..., d, d)."""
+    centered = features - features.mean(dim=-2, keepdim=True)
+    return centered.mT @ centered / (features.shape[-2] - 1)
 
 
 def variance_penalty(variance: Tensor, eps: float = 1e-4) -> Tensor:
-    """V, the mean shortfall of each feature's standard deviation below one: (d,) -> ()."""
-    return (1 - (variance + eps).sqrt()).clamp(min=0).mean()
+    """V, the mean shortfall of each feature's standard deviation below one: (..., d) -> (...)."""
+    return (1 - (variance + eps).sqrt()).clamp(min=0).mean(dim=-1)
 
 
 def covariance_penalty(cov: Tensor, delta: float | None = 1.0) -> Tensor:
-    """K, the mean squared covariance between distinct features: (d, d) -> ().
+    """K, the mean squared covariance between distinct features: (..., d, d) -> (...).
 
     Beyond `delta` the square goes on as a straight line of the same slope (smooth L1); None
     squares everything.
     """
-    d = len(cov)
     off = off_diagonal(cov)
     clipped = off if delta is None else off.clamp(-delta, delta)
-    return (clipped * (2 * off - clipped)).sum() / max(d * (d - 1), 1)
+    return (clipped * (2 * off - clipped)).sum(dim=(-2, -1)) / pairs(cov.shape[-1])
 
 
 def penalty(
@@ -49,8 +50,13 @@ def penalty(
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:
-    """The matrix with a zero diagonal: (d, d) -> (d, d)."""
-    return matrix - matrix.diagonal().diag()
+    """The matrix with a zero diagonal: (..., d, d) -> (..., d, d)."""
+    return matrix - torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1))
+
+
+def pairs(d: int) -> int:
+    """Ordered pairs of distinct features, at least one so that it can divide."""
+    return max(d * (d - 1), 1)
 
 
 def tap(
@@ -68,10 +74,9 @@ def tap(
     """The features as they came, and their penalty alpha V + beta K: (..., d) -> (..., d), ().
 
     Use the returned features in place of `x` and add the penalty to the loss: backward then adds
-    the penalty's gradient to the one that passes through, in one matrix product and without a
-    gradient tensor of its own. Every axis but `dim` counts samples. The penalty is float32 for
-    half precision input. The returned features are a view; autograd refuses to change them in
-    place.
+    the penalty's gradient to the one that passes through. Every axis but `dim` counts samples. The
+    penalty is float32 for half precision input. The returned features are a view; autograd refuses
+    to change them in place.
 
     Args:
         x: features of any floating dtype, layout and strides, at least two axes.
@@ -89,28 +94,42 @@ def tap(
         ValueError: for fewer than two samples, a negative weight, or rows below two.
         TypeError: for features that are not floating point.
     """
-    y, penalty, _ = tap_terms(x, alpha, beta, delta, eps, dim, rows, offset, group)
+    y, few, penalty, _ = begin(x, alpha, beta, delta, eps, dim, rows, offset, group)
+    if few is not None:
+        v, k = Terms.apply(few, delta, eps, beta > 0)
+        penalty = alpha * v + beta * k
     return y, penalty
 
 
-def tap_terms(x, alpha, beta, delta, eps, dim, rows, offset, group):
-    """`tap`, and a third value: V and K, without a gradient, for logging: (2,)."""
+def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
+    """The features as they came, and either few samples of them, which `Terms` takes and of which
+    those of several placements can be stacked: (n, d); or their penalty, and (V, K) without a
+    gradient for logging: (), (2,). See `tap`."""
     check_settings(alpha, beta, delta, eps, rows)
     if not x.is_floating_point():
         raise TypeError(f"features must be floating point, not {x.dtype}")
     if x.ndim < 2 or not x.shape[dim]:
         raise ValueError(f"features need an axis of samples and one of features, not {x.shape}")
-    n = x.numel() // x.shape[dim]
+    n, dim = x.numel() // x.shape[dim], dim % x.ndim
     if n < 2 and group is None:
         raise ValueError(
             f"a variance needs at least two samples, but features of shape {tuple(x.shape)} have "
             f"{n}: use a larger batch"
         )
-    index = None
+    few = None
     if rows is not None and rows < n:
-        pictures = x.shape[0] if dim % x.ndim else x.shape[1]
+        pictures = x.shape[0] if dim else x.shape[1]
         index = strided(n, rows, offset, x.device, positions=n // pictures)
-    return Tap.apply(x, alpha, beta, delta, eps, dim % x.ndim, index, group)
+        x = Pass.apply(x)
+        few = Pick.apply(x, dim, index)
+    elif group is None and is_few(x, n, dim):
+        x, few = x.view_as(x), full_precision(as_rows(x, dim))
+    if group is None and few is not None:
+        return x, few, None, None
+    if few is not None:  # the picked samples of all processes
+        return x, None, *Tap.apply(few, alpha, beta, delta, eps, 1, group)[1:]
+    y, penalty, terms = Tap.apply(x, alpha, beta, delta, eps, dim, group)
+    return y, None, penalty, terms
 
 
 def check_settings(alpha, beta, delta, eps, rows) -> None:
@@ -123,6 +142,17 @@ def check_settings(alpha, beta, delta, eps, rows) -> None:
         raise ValueError(f"eps={eps} must be positive, or constant features have no gradient")
     if rows is not None and rows < 2:
         raise ValueError(f"rows={rows}: a variance needs at least two; None takes all")
+
+
+def is_few(x: Tensor, n: int, dim: int) -> bool:
+    """Whether products of samples cost less than products of features; those of half precision
+    are so much faster that only far fewer samples do."""
+    return n < x.shape[dim] // (4 if x.dtype in (torch.float16, torch.bfloat16) else 1)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Float32 or better."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def strided(
@@ -140,7 +170,7 @@ def strided(
         stride += 1
     if offset is None:
         offset = torch.randint(n, (), device=device)
-    return (offset + stride * torch.arange(rows, device=device)) % n
+    return (offset + torch.arange(0, rows * stride, stride, device=device)) % n
 
 
 def common_divisor(a: int, b: int) -> int:
@@ -150,8 +180,69 @@ def common_divisor(a: int, b: int) -> int:
     return a
 
 
-class Tap(torch.autograd.Function):
-    """Features as they came, their penalty alpha V + beta K, and (V, K): see `tap`.
+class Pass(torch.autograd.Function):
+    """Features as they came. Their gradient is dense, also if nothing but `Pick` gives them one,
+    and has the memory layout of the features."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad.to_dense() if grad.is_sparse else grad
+        return grad.contiguous(memory_format=torch.channels_last) if ctx.channels_last else grad
+
+
+class Pick(torch.autograd.Function):
+    """A few of the samples of x, in float32 or better: (..., d) -> (rows, d).
+
+    Their gradient is a sparse tensor, which autograd adds to the one of the layers that follow,
+    in place where that belongs to nobody else. A copy would cost more than everything else here:
+    its memory is new at every step.
+    """
+
+    @staticmethod
+    def forward(ctx, x, dim, index):
+        last = x.movedim(dim, -1)
+        where = coordinates(index, last)
+        ctx.save_for_backward(*where)
+        ctx.like, ctx.dim = x.new_empty(()).expand(x.shape), dim
+        return full_precision(last[where])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, added):
+        where, like, dim = ctx.saved_tensors, ctx.like, ctx.dim
+        added = added.to(like.dtype)
+        if torch.compiler.is_compiling() or like.device.type not in ("cpu", "cuda"):
+            grad = torch.zeros_like(like, memory_format=torch.contiguous_format)
+            grad.movedim(dim, -1)[where] = added
+            return grad, None, None
+        if dim == like.ndim - 1:
+            indices = torch.stack(where)
+        else:  # every number apart, because axes within a sample must be the last ones
+            rows, d = added.shape
+            each = [axis[:, None].expand(rows, d) for axis in where]
+            each.insert(dim, torch.arange(d, device=like.device).expand(rows, d))
+            indices, added = torch.stack(each).flatten(1), added.flatten()
+        with torch.sparse.check_sparse_tensor_invariants(False):  # a check would wait for the GPU
+            grad = torch.sparse_coo_tensor(indices, added, like.shape, is_coalesced=True)
+        return grad, None, None
+
+
+def coordinates(index: Tensor, last: Tensor) -> tuple[Tensor, ...]:
+    """Indices of samples as one for each axis before the last one."""
+    where = []
+    for size in reversed(last.shape[1:-1]):
+        where.append(index % size)
+        index = index // size
+    return (index, *reversed(where))
+
+
+class Terms(torch.autograd.Function):
+    """V and K of few samples; also of several placements at once: (..., n, d) -> (...), (...).
 
     Let H be the n samples with every column centered, C = HᵀH / (n - 1), sᵢ = √(Cᵢᵢ + ε).
 
@@ -159,83 +250,83 @@ class Tap(torch.autograd.Function):
         K = 1/(d(d - 1)) Σ_{i≠j} φ(Cᵢⱼ)     ∂K/∂H = 2 H φ'(offdiag C) / (d (d - 1) (n - 1))
 
     with φ(c) = c² and φ'(c) = 2c, clipped to ±2δ where |c| > δ. Both gradients are H times a
-    symmetric (d, d) matrix M, and the columns of HM sum to zero whatever M is, so centering needs
-    no gradient of its own. Returning the features too lets backward add HM to the gradient that
-    passes through: one product, no second tensor of that size.
+    symmetric (d, d) matrix, and the columns of the product sum to zero whatever the matrix is, so
+    centering needs no gradient of its own.
 
     Of fewer samples than features the (n, n) matrix G = HHᵀ / (n - 1) tells the same for less, if
-    nothing is clipped: HC = GH, and the squares of G sum to those of C. See `from_gram`.
-
-    Half precision: a channel's mean can be many times its standard deviation, so columns are
-    centered in float32 before they are rounded and multiplied; C and M are kept in float32 (CPUs
-    round the products of bfloat16 once). Products are written to an `out`, because autocast leaves
-    those alone.
+    nothing is clipped: HC = GH, and the squares of G sum to those of C. There the diagonal of C
+    has to be taken out again: offdiag C = C - diag(var), whence H offdiag C = GH - H diag(var).
     """
 
     @staticmethod
-    def forward(ctx, x, alpha, beta, delta, eps, dim, index, group):
-        rows = as_rows(x, dim, index)
-        n, mean = count_and_mean(rows, group)
-        h, variance, cov = centered_moments(rows, mean, n, group, with_cov=beta > 0)
-        std = (variance + eps).sqrt()
-        v, k = variance_penalty(variance, eps), torch.zeros_like(mean[0])
-        diagonal, matrix = torch.where(std < 1, -alpha / std, torch.zeros_like(std)), None
-        few = len(h) < len(variance) and group is None
-        ctx.left = few and beta > 0 and nothing_clipped(variance, delta)
-        if ctx.left:
-            k, matrix, diagonal = from_gram(h, diagonal, beta)
-        elif beta > 0:
-            cov = covariances(h, n, group) if cov is None else cov
-            k, matrix = from_covariance(cov, diagonal, beta, delta)
-            diagonal = None  # it is part of the matrix
-        factor = (1 if group is None else dist.get_world_size(group)) / (len(variance) * (n - 1))
-        ctx.save_for_backward(x if index is None else h, mean, matrix, diagonal)
-        ctx.dim, ctx.index, ctx.factor = dim, index, factor
-        terms = torch.stack([v, k])
-        ctx.mark_non_differentiable(terms)
-        return x.view_as(x), alpha * v + beta * k, terms
+    def forward(ctx, features, delta, eps, with_k):
+        h = features - features.mean(dim=-2, keepdim=True)
+        n, d = h.shape[-2:]
+        variance = h.square().sum(dim=-2) / (n - 1)
+        v, k, matrix = variance_penalty(variance, eps), torch.zeros_like(variance[..., 0]), None
+        ctx.gram = with_k and n < d and nothing_clipped(variance, delta)
+        if ctx.gram:
+            matrix = symmetric(h).div_(n - 1)
+            k = (total(matrix.square()) - variance.square().sum(dim=-1)) / pairs(d)
+        elif with_k:
+            k, matrix = clipped(symmetric(h.mT).div_(n - 1), delta)
+        ctx.eps = eps
+        ctx.save_for_backward(h, variance, matrix)
+        return v, k
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, scale, _):
-        features, mean, matrix, diagonal = ctx.saved_tensors
-        scale = scale * ctx.factor
-        matrix = None if matrix is None else scale * matrix
-        diagonal = None if diagonal is None else scale * diagonal
-        if ctx.index is None:
-            grad = plus_product(grad, features, mean, matrix, diagonal, ctx.dim, ctx.left)
-        else:
-            grad = grad.clone(memory_format=torch.preserve_format)
-            last = grad.movedim(ctx.dim, -1)  # a view, whatever the strides
-            where = torch.unravel_index(ctx.index, last.shape[:-1])
-            last[where] = add_product(last[where], features, matrix, diagonal, ctx.left)
-        return grad, *[None] * 7
+    def backward(ctx, grad_v, grad_k):
+        h, variance, matrix = ctx.saved_tensors
+        n, d = h.shape[-2:]
+        column = variance_slope(variance, ctx.eps) * (grad_v / (d * (n - 1)))[..., None]
+        scale = (grad_k * 4 / (pairs(d) * (n - 1)))[..., None, None]
+        if matrix is None:
+            return h * column[..., None, :], None, None, None
+        if ctx.gram:
+            column = column - scale[..., 0] * variance
+        added = product(matrix, h) if ctx.gram else product(h, matrix)
+        return added.mul_(scale).addcmul_(h, column[..., None, :]), None, None, None
 
 
-def from_covariance(cov, diagonal, beta, delta) -> tuple[Tensor, Tensor]:
-    """K, and M d (n - 1) with the diagonal that V gives it; takes over cov: (), (d, d)."""
-    off = cov.fill_diagonal_(0)
-    pairs = max(len(off) - 1, 1)
-    clipped = off if delta is None else off.clamp(-delta, delta)
-    k = (clipped * off).sum() * 2 - clipped.square().sum()
-    matrix = clipped.mul_(4 * beta / pairs)
-    matrix.diagonal().copy_(diagonal)
-    return k / (len(off) * pairs), matrix
+def variance_slope(variance: Tensor, eps: float) -> Tensor:
+    """-[s < 1] / s, which times H / (d (n - 1)) is the gradient of V: (..., d) -> (..., d)."""
+    std = (variance + eps).sqrt()
+    return torch.where(std < 1, -1 / std, torch.zeros_like(std))
 
 
-def from_gram(h, diagonal, beta) -> tuple[Tensor, Tensor, Tensor]:
-    """K, and L and w in HM d (n - 1) = LH + H diag(w), where nothing is clipped.
+def clipped(cov: Tensor, delta: float | None) -> tuple[Tensor, Tensor]:
+    """K, and offdiag C clipped to ±delta, in place of cov: (..., d, d) -> (...), (..., d, d)."""
+    cov.diagonal(dim1=-2, dim2=-1).zero_()
+    if delta is None:
+        return total(cov.square()) / pairs(cov.shape[-1]), cov
+    off = cov.clamp(-delta, delta)
+    k = 2 * total(cov.mul_(off)) - total(off.square())
+    return k / pairs(cov.shape[-1]), off
 
-    (n, d), (d,) -> (), (n, n), (d,). The diagonal of C is taken out again at the end, so it must
-    come from the same numbers as G, and both from float32.
-    """
-    h = h.to(diagonal.dtype)
-    n, d = h.shape
-    g = gram(h.T).div_(n - 1)
-    variance = h.square().sum(dim=0) / (n - 1)
-    pairs = max(d - 1, 1)
-    k = (g.square().sum() - variance.square().sum()) / (d * pairs)
-    return k, g.mul_(4 * beta / pairs), diagonal - 4 * beta / pairs * variance
+
+def total(matrix: Tensor) -> Tensor:
+    """Sum over the last two axes."""
+    return matrix.sum(dim=(-2, -1))
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product; written to an `out`, because autocast leaves those alone."""
+    return torch.matmul(a, b, out=a.new_empty(*a.shape[:-1], b.shape[-1]))
+
+
+def symmetric(a: Tensor) -> Tensor:
+    """AAᵀ: (..., m, k) -> (..., m, m). On the CPU in four blocks of rows, each up to the diagonal
+    only, which saves three eighths of the work."""
+    m = a.shape[-2]
+    out = a.new_empty(*a.shape[:-1], m)
+    block = -(-m // 4) if a.device.type == "cpu" and m >= 64 else m
+    for start in range(0, m, block):
+        end = min(start + block, m)
+        part = out[..., start:end, :end]
+        torch.matmul(a[..., start:end, :], a[..., :end, :].mT, out=part)
+        out[..., :start, start:end] = part[..., :start].mT
+    return out
 
 
 def nothing_clipped(variance: Tensor, delta: float | None) -> bool:
@@ -246,98 +337,130 @@ def nothing_clipped(variance: Tensor, delta: float | None) -> bool:
     return delta is None or bool(variance.max() <= delta)
 
 
-def as_rows(x: Tensor, dim: int, index: Tensor | None = None) -> Tensor:
-    """The samples, or those of an index, as rows: (n, d).
+class Tap(torch.autograd.Function):
+    """Features as they came, their penalty alpha V + beta K, and (V, K): see `tap`.
 
-    A view where features are the last axis in memory. Otherwise one copy, which leaves the
-    positions of a picture adjacent: its strides are those of a transposed (d, n).
+    The same as `Terms` for many samples: the gradient is HM with
+
+        M = (alpha diag(-[sᵢ < 1] / sᵢ) + 4 beta / (d - 1) offdiag C, clipped) / (d (n - 1)).
+
+    Returning the features too lets backward add HM to the gradient that passes through: one
+    product, no second tensor of that size.
+
+    Half precision: a channel's mean can be many times its standard deviation, so columns are
+    centered in float32 before they are rounded and multiplied; C and M are kept in float32 (CPUs
+    round the products of bfloat16 once). Products are written to an `out`, because autocast leaves
+    those alone.
     """
-    d, last = x.shape[dim], x.movedim(dim, -1)
-    if index is not None:
-        return last[torch.unravel_index(index, last.shape[:-1])]
-    if last.is_contiguous():
-        return last.view(-1, d)
-    return x.movedim(dim, 0).reshape(d, -1).T
+
+    @staticmethod
+    def forward(ctx, x, alpha, beta, delta, eps, dim, group):
+        n, mean = count_and_mean(x, dim, group)
+        h = centered(x, mean, dim)
+        cov = covariances(h, n, group) if beta > 0 else None
+        full = cov is not None and h.dtype == mean.dtype
+        variance = cov.diagonal().clone() if full else variances(h, n, group)
+        v, k = variance_penalty(variance, eps), torch.zeros_like(mean[0])
+        matrix, d = None, len(variance)
+        column = alpha * variance_slope(variance, eps)
+        if beta > 0:
+            k, matrix = clipped(cov, delta)
+            matrix.mul_(4 * beta * d / pairs(d)).diagonal().copy_(column)
+        ctx.factor = (1 if group is None else dist.get_world_size(group)) / (d * (n - 1))
+        ctx.save_for_backward(x, mean, column if matrix is None else matrix)
+        ctx.dim = dim
+        terms = torch.stack([v, k])
+        ctx.mark_non_differentiable(terms)
+        return x.view_as(x), alpha * v + beta * k, terms
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, scale, _):
+        x, mean, matrix = ctx.saved_tensors
+        matrix = scale * ctx.factor * matrix
+        return plus_product(grad, x, mean, matrix, ctx.dim), *[None] * 6
 
 
-def count_and_mean(rows: Tensor, group: dist.ProcessGroup | None) -> tuple[int | Tensor, Tensor]:
-    """Number of samples, and the mean of every column in float32 or better: (n, d) -> n, (d,)."""
-    exact = torch.promote_types(rows.dtype, torch.float32)
+def as_rows(x: Tensor, dim: int) -> Tensor:
+    """The samples as rows, a view where one exists: (n, d)."""
+    return x.movedim(dim, -1).reshape(-1, x.shape[dim])
+
+
+def count_and_mean(x: Tensor, dim: int, group: dist.ProcessGroup | None):
+    """Number of samples, and the mean of every feature in float32 or better: n, (d,)."""
+    n, others = x.numel() // x.shape[dim], [axis for axis in range(x.ndim) if axis != dim]
+    exact = torch.promote_types(x.dtype, torch.float32)
     if group is None:
-        return len(rows), rows.mean(dim=0, dtype=exact)
-    count = rows.new_full((1,), len(rows), dtype=exact)
-    total = torch.cat([rows.sum(dim=0, dtype=exact), count])
+        return n, x.mean(dim=others, dtype=exact)
+    total = torch.cat([x.sum(dim=others, dtype=exact), x.new_full((1,), n, dtype=exact)])
     dist.all_reduce(total, group=group)
     return total[-1], total[:-1] / total[-1]
 
 
-def centered_moments(
-    rows: Tensor, mean: Tensor, n: int | Tensor, group: dist.ProcessGroup | None, *, with_cov: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Centered rows in their own dtype, variances, and covariances where they come for free.
+def centered(x: Tensor, mean: Tensor, dim: int) -> Tensor:
+    """The samples as rows, less the mean, in the dtype of x: (n, d).
 
-    (n, d), (d,), (d, d). In full precision the variances are the diagonal of the covariances;
-    with fewer samples than features those may not be needed at all. Processes of a group may have
-    more or fewer, but must all reduce the same.
+    Centering is also the one copy that maps of channels (b, c, h, w) need: their rows come out
+    with the strides of a transposed (d, n).
     """
-    centered = rows - mean
-    many = len(rows) >= len(mean) or group is not None
-    if with_cov and many and centered.dtype == rows.dtype:
-        cov = covariances(centered, n, group)
-        return centered, cov.diagonal().clone(), cov
-    squares = centered.square().sum(dim=0)
+    last = x.movedim(dim, -1)
+    if last.is_contiguous():
+        return (last - mean).to(x.dtype).view(-1, len(mean))
+    first = x.movedim(dim, 0)
+    h = torch.empty(first.shape, dtype=x.dtype, device=x.device)
+    torch.sub(first, mean.view(-1, *[1] * (x.ndim - 1)), out=h)
+    return h.view(len(mean), -1).T
+
+
+def variances(h: Tensor, n: int | Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Of centered rows, in float32 or better: (n, d) -> (d,)."""
+    squares = full_precision(h).square().sum(dim=0)
     if group is not None:
         dist.all_reduce(squares, group=group)
-    return centered.to(rows.dtype), squares / (n - 1), None
+    return squares / (n - 1)
 
 
 def covariances(h: Tensor, n: int | Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """C of centered rows, float32 or better: (n, d) -> (d, d)."""
+    """C of centered rows, in float32 or better: (n, d) -> (d, d)."""
     products = gram(h)
     if group is not None:
         dist.all_reduce(products, group=group)
     return products.div_(n - 1)
 
 
-def gram(centered: Tensor) -> Tensor:
+def gram(h: Tensor) -> Tensor:
     """HᵀH with sums in float32 or better: (n, d) -> (d, d)."""
-    if centered.is_cuda and centered.dtype in (torch.float16, torch.bfloat16):
+    if h.is_cuda and h.dtype in (torch.float16, torch.bfloat16):
         if torch.__version__ >= (2, 8):
-            return torch.mm(centered.T, centered, out_dtype=torch.float32)
-        centered = centered.float()
-    if centered.dtype == torch.float16:  # a sum of squares soon passes 65,504
-        centered = centered.float()
-    products = centered.new_empty(centered.shape[1], centered.shape[1])
-    torch.mm(centered.T, centered, out=products)
-    return products.to(torch.promote_types(products.dtype, torch.float32))
+            return torch.mm(h.T, h, out_dtype=torch.float32)
+        h = h.float()
+    if h.dtype == torch.float16:  # a sum of squares soon passes 65,504
+        h = h.float()
+    return full_precision(symmetric(h.T))
 
 
-def plus_product(grad, x, mean, matrix, diagonal, dim, left) -> Tensor:
-    """grad + HM, with H the centered samples of x, in the layout of grad."""
-    d = x.shape[dim]
-    channels_first = dim == 1 and x.ndim > 2 and x.is_contiguous() and grad.is_contiguous()
-    many = channels_first and matrix is not None and x[0, 0].numel() >= d and not left
-    if many:  # with fewer positions than features, one product for each picture is slow
-        h, m = in_range((x.flatten(2) - mean[:, None]).to(x.dtype), matrix)  # (b, d, positions)
-        total = torch.empty_like(h)
-        torch.baddbmm(grad.flatten(2), m.expand(len(x), d, d), h, out=total)
-        return total.view_as(grad)
-    last = grad.movedim(dim, -1)
-    h = (as_rows(x, dim) - mean).to(x.dtype)
-    total = add_product(last.reshape(-1, d), h, matrix, diagonal, left)
-    total = total.view(last.shape).movedim(-1, dim)
-    return total.contiguous() if channels_first else total
-
-
-def add_product(grad, h, matrix, diagonal, left) -> Tensor:
-    """grad + HM for rows, with M or its parts as `Tap.forward` saved them: (n, d)."""
-    if left:  # in float32, because LH and H diag(w) can nearly cancel
-        h = h.to(matrix.dtype)
-        product = torch.mm(matrix, h, out=torch.empty_like(h))
-        return (grad + product.addcmul_(h, diagonal)).to(grad.dtype)
-    if matrix is None:
-        return (grad + h * diagonal).to(grad.dtype)
-    return torch.addmm(grad, *in_range(h, matrix), out=grad.new_empty(grad.shape))
+def plus_product(grad: Tensor, x: Tensor, mean: Tensor, matrix: Tensor, dim: int) -> Tensor:
+    """grad + HM, with H the centered samples of x, in the layout of grad. A vector (d,) stands for
+    the diagonal matrix."""
+    if matrix.ndim == 1:
+        column = [1] * x.ndim
+        column[dim] = len(matrix)
+        return (grad + (x - mean.view(column)) * matrix.view(column)).to(grad.dtype)
+    d = len(matrix)
+    if dim == 1 and x.ndim > 2 and x.is_contiguous() and x[0, 0].numel() >= MANY_POSITIONS:
+        h, matrix = in_range((x.flatten(2) - mean[:, None]).to(x.dtype), matrix)
+        added = torch.empty_like(h)  # (b, d, positions)
+        torch.baddbmm(grad.flatten(2), matrix.expand(len(x), d, d), h, out=added)
+        return added.view_as(x)
+    h = centered(x, mean, dim)
+    if h.stride(1) == 1:  # features are the last axis in memory
+        last = grad.movedim(dim, -1)
+        h, matrix = in_range(h, matrix)
+        added = torch.addmm(last.reshape(-1, d), h, matrix, out=torch.empty_like(h))
+        return added.view(last.shape).movedim(-1, dim)
+    h, matrix = in_range(h.T, matrix)
+    added = torch.mm(matrix, h, out=torch.empty_like(h))
+    return grad + added.view(x.movedim(dim, 0).shape).movedim(0, dim)
 
 
 def in_range(h: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from timm.models import group_modules
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vcr_zoo.penalty import check_settings, tap_terms
+from vcr_zoo.penalty import Terms, begin, check_settings
 from vcr_zoo.results import closest
 
 LAYERS = ("blocks", "stages", "pooled")
@@ -361,7 +361,8 @@ class Penalties:
         self.undo = []  # what detach has to call
         self.active = True
         self.collecting = False
-        self.taken: list[tuple[int, Tensor, Tensor]] = []
+        self.few: list[tuple[int, Tensor]] = []  # samples of placements where few take part
+        self.done: list[tuple[int, Tensor, Tensor]] = []  # penalty and terms of the others
 
     @contextlib.contextmanager
     def collect(self) -> Iterator[Collected]:
@@ -377,40 +378,56 @@ class Penalties:
             generator = torch.Generator().manual_seed(hash((self.seed, self.step)) % 2**63)
             self.offsets.copy_(torch.randint(2**31, self.offsets.shape, generator=generator))
         self.step += 1
-        self.taken.clear()
+        self.few, self.done = [], []
         self.collecting = True
         collected = Collected()
         try:
             yield collected
         finally:
             self.collecting = False
-            taken, self.taken = self.taken, []
+            few, self.few, done, self.done = self.few, [], self.done, []
         if not self.placements or not torch.is_grad_enabled():
             return
-        reached = [i for i, _, _ in taken]
+        reached = {i for i, *_ in (*few, *done)}
         if missed := [p for i, p in enumerate(self.placements) if i not in reached]:
             raise RuntimeError(
                 f"the forward pass did not regularize {missed[0]}"
                 f"{f' and {len(missed) - 1} more' if missed[1:] else ''}: is the model in training "
                 "mode? Activation checkpointing must use use_reentrant=False."
             )
-        collected.total = torch.stack([penalty for _, penalty, _ in taken]).sum()
-        terms = torch.stack([terms for _, _, terms in taken])
-        if reached != list(range(len(self.placements))):  # a module that is called twice
-            where = torch.tensor(reached, device=terms.device)
-            terms = terms.new_zeros(len(self.placements), 2).index_add_(0, where, terms)
-        collected.variance, collected.covariance = terms.unbind(dim=1)
+        done += self.finish(few)
+        collected.total = torch.stack([penalty for _, penalty, _ in done]).sum()
+        terms = torch.stack([terms for _, _, terms in done])
+        where = torch.tensor([i for i, _, _ in done], device=terms.device)
+        sums = terms.new_zeros(len(self.placements), 2).index_add_(0, where, terms)
+        collected.variance, collected.covariance = sums.unbind(dim=1)
+
+    def finish(self, few: list[tuple[int, Tensor]]) -> list[tuple[int, Tensor, Tensor]]:
+        """Penalty and terms of placements where few samples take part, alike ones at once."""
+        stacks = {}
+        for i, samples in few:
+            alike = (samples.shape, samples.dtype, self.weights[i])
+            stacks.setdefault(alike, []).append((i, samples))
+        done = []
+        for (*_, (alpha, beta)), members in stacks.items():
+            features = torch.stack([samples for _, samples in members])
+            v, k = Terms.apply(features, self.delta, self.eps, beta > 0)
+            penalties, terms = alpha * v + beta * k, torch.stack([v, k], dim=1).detach()
+            done += [(i, penalties[j], terms[j]) for j, (i, _) in enumerate(members)]
+        return done
 
     def tapped(self, i: int, x: Tensor) -> Tensor:
         """The tensor at placement i, tapped."""
         place, (alpha, beta) = self.placements[i], self.weights[i]
         offset = self.offsets[i]
         rows = self.rows if place.rows_per_image > 1 else None
-        y, penalty, terms = tap_terms(
+        y, few, penalty, terms = begin(
             x, alpha, beta, self.delta, self.eps, place.dim, rows, offset, self.group
         )
-        if self.collecting:
-            self.taken.append((i, penalty, terms))
+        if self.collecting and few is not None:
+            self.few.append((i, few))
+        elif self.collecting:
+            self.done.append((i, penalty, terms))
         return y.clone() if i in self.must_clone else y
 
     def insert(self, i: int, module: nn.Module) -> None:

@@ -41,8 +41,9 @@ def test_sampling_costs_less_than_the_exact_form_and_that_less_than_the_naive(fo
 
 
 def test_taps_save_no_activation_of_their_own(found):
-    """Beside d x d matrices, which are counted apart, only each channel's mean is kept."""
-    assert found["exact"]["memory"] <= 1.01
+    """Beside square matrices, which are counted apart, only each channel's mean is kept, and the
+    centered samples where they are fewer than the channels."""
+    assert found["exact"]["memory"] <= 1.02
     assert found["naive"]["memory"] > found["exact"]["memory"] + 0.02
 
 
