@@ -55,8 +55,8 @@ def brightness(x: Tensor, level: int, _) -> Tensor:
 
 
 def pixelate(x: Tensor, level: int, _) -> Tensor:
-    """Resolution down to 80 % to 25 %."""
-    share = (0.8, 0.6, 0.5, 0.35, 0.25)[level - 1]
+    """Resolution down to 60 % to 20 %."""
+    share = (0.6, 0.45, 0.35, 0.28, 0.2)[level - 1]
     small = [max(1, round(share * side)) for side in x.shape[2:]]
     small = F.interpolate(x, small, mode="area")
     return F.interpolate(small, x.shape[2:], mode="nearest")

@@ -1,6 +1,7 @@
 """One pass of a frozen network over pictures: moments at every placement, and a sample of rows."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -156,6 +157,8 @@ def rows(value: Tensor, dim: int, positions: str) -> Tensor:
     if positions == "mean":
         return maps.mean(dim=2)
     b, _, count = maps.shape
-    step = max(round(0.618 * count), 1)  # walks over the map from picture to picture
+    step = max(round(0.618 * count), 1)  # from picture to picture, until all had their turn
+    while math.gcd(step, count) > 1:
+        step += 1
     where = torch.arange(b, device=maps.device) * step % count
     return maps[torch.arange(b, device=maps.device), :, where]

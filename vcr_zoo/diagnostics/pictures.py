@@ -123,7 +123,7 @@ def correlation(networks: Sequence[Inspection]) -> Figure:
             continue
         order = ordered(size)
         image = size[order][:, order]
-        shown = axes.imshow(image, cmap=SEQUENCE, vmin=0, vmax=1, interpolation="nearest")
+        shown = axes.imshow(image.numpy(), cmap=SEQUENCE, vmin=0, vmax=1, interpolation="nearest")
         value = network.numbers[network.last]["correlation"].value
         axes.set_title(f"{network.name}\nmean off the diagonal {value:.3f}", fontsize=10)
         axes.set(xlabel="feature, in order of likeness", ylabel="feature, in the same order")
@@ -173,7 +173,7 @@ def cka_map(first: Inspection, second: Inspection, found: Comparison) -> Figure:
     axes.set_facecolor("0.85")
     table = [[found.cka[p][q].value for q in columns] for p in rows]
     values = torch.tensor([[math.nan if v is None else v for v in row] for row in table])
-    shown = axes.imshow(values, cmap=SEQUENCE, vmin=0, vmax=1)
+    shown = axes.imshow(values.numpy(), cmap=SEQUENCE, vmin=0, vmax=1)
     figure.colorbar(shown, ax=axes, shrink=0.8, label="debiased CKA (1: equal up to rotation)")
     if len(rows) * len(columns) <= 200:
         for i, row in enumerate(table):
@@ -240,7 +240,7 @@ def cosine_table(axes, network: Inspection, m: Moments):
     """One panel of `angles`."""
     direction = torch.nn.functional.normalize(centered_means(m).cpu(), dim=1)
     cosine = direction @ direction.T
-    shown = axes.imshow(cosine, cmap=SEQUENCE, vmin=-1, vmax=1, interpolation="nearest")
+    shown = axes.imshow(cosine.numpy(), cmap=SEQUENCE, vmin=-1, vmax=1, interpolation="nearest")
     names = [short(network.gathered.classes[i]) for i in m.present.tolist()]
     step = math.ceil(len(names) / MOST_NAMES)
     ticks = range(0, len(names), step)
@@ -268,12 +268,14 @@ def plane(axes, network: Inspection, m: Moments, style: dict, marker: str) -> No
     at = means @ directions.T
     unit = x.std(dim=0, correction=0).max().clamp(min=1e-12)
     x, at = x / unit, at / unit
-    axes.scatter(*x[:1000].T, s=3, color="0.75", linewidths=0, zorder=1)
+    axes.scatter(*x[:1000].T.numpy(), s=3, color="0.75", linewidths=0, zorder=1)
     for k, label in enumerate(m.present.tolist()):
         own = x[network.gathered.y == label]
         if len(own) > 2:
             axes.add_patch(ellipse(at[k], own, style["color"]))
-    axes.scatter(*at.T, s=45, color=style["color"], marker=marker, edgecolors="black", zorder=3)
+    axes.scatter(
+        *at.T.numpy(), s=45, color=style["color"], marker=marker, edgecolors="black", zorder=3
+    )
     if len(at) <= MOST_NAMES:
         names = [short(network.gathered.classes[i]) for i in m.present.tolist()]
         spread(axes, at, names, extent=(x.amax(dim=0) - x.amin(dim=0)).max().item())

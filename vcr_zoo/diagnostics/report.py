@@ -54,12 +54,12 @@ def write(
 
 def draw(folder: Path, networks, compared: Comparison) -> list[tuple[Path, str]]:
     """Save every picture; each with its caption."""
-    figures = {name: (make(networks), caption) for name, (make, caption) in PICTURES.items()}
     what = "the two networks'" if len(networks) > 1 else "the network's"
     caption = f"How alike {what} features are, whatever rotation and scale."
-    figures["cka"] = (cka_map(networks[0], networks[-1], compared), caption)
+    last = {"cka": (lambda some: cka_map(some[0], some[-1], compared), caption)}
     saved = []
-    for name, (figure, caption) in figures.items():
+    for name, (make, caption) in {**PICTURES, **last}.items():
+        figure = make(networks)
         if figure is not None:
             figure.savefig(folder / f"{name}.png", dpi=DPI)
             plt.close(figure)

@@ -28,6 +28,7 @@ from .style import DPI, STYLES, plt
 ARMS = ("control", "vcr")
 EASY, HARD = ("trouser", "bag"), ("pullover", "coat")
 WIDTH = 128  # of both hidden layers
+STEPS = 600  # of training on moons, half as many on pairs
 
 
 @dataclass
@@ -198,7 +199,6 @@ def report(
     alpha: float = 0.0,
     beta: float = 10.0,
     data: str = "fmnist",
-    steps: int = 600,
 ) -> str:
     """Both toys, both arms: a picture, JSON and Markdown in a folder, and the Markdown.
 
@@ -212,13 +212,13 @@ def report(
         "pairs": (pairs(load(data, "train")), pairs(load(data, "validation"), 1000, seed=1)),
     }
     found = {
-        name: experiment(*both, alpha, beta, runs, steps=steps // (1 if name == "moons" else 2))
+        name: experiment(*both, alpha, beta, runs, steps=STEPS // (1 if name == "moons" else 2))
         for name, both in toys.items()
     }
     figure = draw(found)
     figure.savefig(folder / "starvation.png", dpi=DPI)
     plt.close(figure)
-    settings = {"runs": runs, "alpha": alpha, "beta": beta, "data": data, "steps": steps}
+    settings = {"runs": runs, "alpha": alpha, "beta": beta, "data": data, "steps": STEPS}
     command = f"vcr-zoo starvation --out {out} --runs {runs} --alpha {alpha:g} --beta {beta:g}"
     record = {"command": command, "settings": settings, "versions": versions()}
     record |= {name: one.values for name, one in found.items()}
@@ -257,16 +257,34 @@ def boundaries(axes, one: Experiment, arm: str):
     maps = torch.stack([plane(network, one.toy, across, up) for network in one.networks[arm]])
     mean = maps.mean(dim=0)
     shades = axes.pcolormesh(
-        across, up, mean, cmap="Greys", vmin=0, vmax=1, alpha=0.45, rasterized=True
+        across.numpy(),
+        up.numpy(),
+        mean.numpy(),
+        cmap="Greys",
+        vmin=0,
+        vmax=1,
+        alpha=0.45,
+        rasterized=True,
     )
     for label, marker in ((0, "o"), (1, "x")):
         own = x[y == label][:200]
         face = {"facecolors": "white", "edgecolors": "black"} if label == 0 else {"c": "black"}
-        axes.scatter(*own.T, s=14, marker=marker, linewidths=0.8, label=f"class {label}", **face)
+        axes.scatter(
+            *own.T.numpy(), s=14, marker=marker, linewidths=0.8, label=f"class {label}", **face
+        )
     color = STYLES[arm]["color"]
     for probability in maps:
-        axes.contour(across, up, probability, levels=[0.5], colors=color, linewidths=0.7)
-    axes.contour(across, up, mean, levels=[0.5], colors=color, linewidths=2.5)
+        axes.contour(
+            across.numpy(),
+            up.numpy(),
+            probability.numpy(),
+            levels=[0.5],
+            colors=color,
+            linewidths=0.7,
+        )
+    axes.contour(
+        across.numpy(), up.numpy(), mean.numpy(), levels=[0.5], colors=color, linewidths=2.5
+    )
     name = "VCR" if arm == "vcr" else arm
     axes.plot([], [], color=color, linewidth=2.5, label=f"{name}: boundary of the mean")
     axes.plot([], [], color=color, linewidth=0.7, label=f"{name}: of each run")
