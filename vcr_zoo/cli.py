@@ -533,6 +533,61 @@ def run_package(args) -> None:
     print(f"{entry.file}: {entry.file.stat().st_size:,} bytes, sha256 {entry.sha256}")
 
 
+def add_card(commands) -> None:
+    parser = commands.add_parser(
+        "card",
+        help="the model card of a set of weights, or all of model_cards/ and README's table",
+        epilog="example: vcr-zoo card test_resnet.vcr_fmnist4",
+    )
+    parser.add_argument("name", nargs="?", help="a name of this zoo; its card is printed")
+    parser.add_argument("--all", action="store_true", help="write every generated file")
+    parser.add_argument("--check", action="store_true", help="1 if a generated file is out of date")
+    parser.add_argument("--add", metavar="FILE", help="enter a file of results into results.jsonl")
+    parser.set_defaults(run=run_card)
+
+
+def run_card(args) -> int:
+    from pathlib import Path
+
+    from vcr_zoo import card, zoo
+    from vcr_zoo.card.book import add_file
+
+    if not (args.name or args.all or args.check or args.add):
+        raise ValueError("name a set of weights, or give --all, --check or --add FILE")
+    if args.name:
+        print(card.card(card.evidence(args.name)), end="")
+    if args.add:
+        print(f"{add_file(Path(args.add), zoo.manifest())} results entered")
+    if args.all:
+        print("\n".join(f"{path} written" for path in card.regenerate()) or "all is up to date")
+    stale = card.check() if args.check else []
+    for path in stale:
+        print(f"{path} is out of date: vcr-zoo card --all writes it", file=sys.stderr)
+    return 1 if stale else 0
+
+
+def add_reproduce(commands) -> None:
+    parser = commands.add_parser(
+        "reproduce",
+        help="measure a card's numbers again and compare; 1 if one differs",
+        epilog="example: vcr-zoo reproduce test_resnet.vcr_fmnist4 --quick",
+    )
+    parser.add_argument("name", help="a name of this zoo")
+    parser.add_argument("--quick", action="store_true", help="only what takes seconds")
+    parser.add_argument("--retrain", action="store_true", help="run the recipe again as well")
+    parser.add_argument(
+        "--record", action="store_true", help="write what is found into model_cards/results.jsonl"
+    )
+    parser.set_defaults(run=run_reproduce)
+
+
+def run_reproduce(args) -> int:
+    from vcr_zoo.hub.reproduce import reproduce
+
+    options = {name: getattr(args, name) for name in ("quick", "retrain", "record")}
+    return reproduce(args.name, **options, cache=feature_cache())
+
+
 BENCHES = [
     add_bench_step,
     add_bench_data,
@@ -555,6 +610,8 @@ COMMANDS = [
     add_starvation,
     add_bench,
     add_package,
+    add_card,
+    add_reproduce,
 ]  # add_<command> functions, in the order that help lists them
 
 if __name__ == "__main__":

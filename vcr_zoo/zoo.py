@@ -20,6 +20,7 @@ from timm.models import DefaultCfg, PretrainedCfg, model_entrypoint, register_mo
 from timm.models import split_model_name_tag as split_name
 from torch import Tensor
 
+from vcr_zoo.remote import COMMIT, REPOSITORY, download
 from vcr_zoo.results import closest
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -32,7 +33,6 @@ class Entry:
     """One set of weights: where they are, what they are for, and the control beside them."""
 
     name: str  # architecture.tag
-    file: Path
     sha256: str
     license: str
     num_classes: int
@@ -43,24 +43,28 @@ class Entry:
     label_names: tuple[str, ...] = ()
     interpolation: str = "bilinear"
     crop_pct: float = 1.0
+    file: Path | None = None  # in the package; None for weights that are on the Hub only
+    hub: str | None = None  # owner/name of the repository
+    revision: str | None = None  # its commit that holds these weights
 
-    def verify(self) -> None:
-        """Compare the file with its sha256.
+    def verify(self) -> Path:
+        """The file of weights, fetched from the Hub if need be, once its sha256 is compared.
 
         Raises:
-            FileNotFoundError: if the file is not there.
+            OSError: if the file is not there, or cannot be fetched.
             ValueError: if its contents are not those that were published.
         """
-        if not self.file.exists():
-            raise FileNotFoundError(
-                f"the weights of {self.name} are not at {self.file}; reinstall vcr_zoo"
-            )
-        found = hashlib.sha256(self.file.read_bytes()).hexdigest()
+        file = self.file or download(self.hub, "model.safetensors", self.revision)
+        again = "reinstall vcr_zoo" if self.file else "remove it and load it again"
+        if not file.exists():
+            raise FileNotFoundError(f"the weights of {self.name} are not at {file}; {again}")
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
         if found != self.sha256:
             raise ValueError(
-                f"{self.file} is not what was published as {self.name}: its sha256 is {found}, "
-                f"the manifest says {self.sha256}; reinstall vcr_zoo"
+                f"{file} is not what was published as {self.name}: its sha256 is {found}, "
+                f"the manifest says {self.sha256}; {again}"
             )
+        return file
 
 
 def manifest(path: Path = MANIFEST) -> dict[str, Entry]:
@@ -71,18 +75,37 @@ def manifest(path: Path = MANIFEST) -> dict[str, Entry]:
     """
     entries = {}
     for name, fields in (yaml.safe_load(path.read_text()) or {}).items():
-        tuples = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
         try:
-            entry = Entry(name, **{**fields, **tuples})
-        except TypeError as error:
+            entry = entry_of(name, fields)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {name} is not a complete entry: {error}") from None
-        entries[name] = replace(entry, file=path.parent / entry.file)
+        entries[name] = replace(entry, file=path.parent / entry.file) if entry.file else entry
     for entry in entries.values():
         if entry.control and entry.control not in entries:
             raise ValueError(
                 f"{path}: the control {entry.control} of {entry.name} has no entry of its own."
             )
     return entries
+
+
+def entry_of(name: str, fields: Mapping) -> Entry:
+    """An entry as the manifest has it.
+
+    Raises:
+        TypeError: for fields missing or unknown.
+        ValueError: for weights that are nowhere, or outside of the manifest's folder.
+    """
+    tuples = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    entry = Entry(name, **{**fields, **tuples})
+    if entry.file and Path(entry.file).name != entry.file:
+        raise ValueError(f"its file {entry.file} is not beside the manifest")
+    if entry.hub and (not REPOSITORY.fullmatch(entry.hub) or ".." in entry.hub):
+        raise ValueError(f"its hub {entry.hub!r} is not owner/name")
+    if entry.revision and not COMMIT.fullmatch(entry.revision):
+        raise ValueError(f"its revision {entry.revision!r} is not a commit")
+    if not entry.file and not entry.hub:
+        raise ValueError("it has no file, and no hub")
+    return entry
 
 
 def register(entries: Mapping[str, Entry]) -> None:
@@ -133,8 +156,9 @@ def default_cfg(architecture: str) -> DefaultCfg:
 
 def pretrained_cfg(entry: Entry, like: PretrainedCfg) -> PretrainedCfg:
     """What timm must know to load an entry; what belongs to the architecture comes from `like`."""
+    there = {"file": str(entry.file)} if entry.file else {"hf_hub_id": pinned(entry)}
     return PretrainedCfg(
-        file=str(entry.file),
+        **there,
         num_classes=entry.num_classes,
         input_size=entry.input_size,
         mean=entry.mean,
@@ -150,6 +174,11 @@ def pretrained_cfg(entry: Entry, like: PretrainedCfg) -> PretrainedCfg:
     )
 
 
+def pinned(entry: Entry) -> str:
+    """The repository at its commit, as timm names it behind hf-hub:."""
+    return f"{entry.hub}@{entry.revision}"
+
+
 def verified(entrypoint: Callable, entries: dict[str, Entry]) -> Callable:
     """timm's entrypoint, which checks our weights before it loads them."""
 
@@ -159,7 +188,9 @@ def verified(entrypoint: Callable, entries: dict[str, Entry]) -> Callable:
         tag = cfg.get("tag") if isinstance(cfg, dict) else getattr(cfg, "tag", cfg)
         elsewhere = set(SOURCES) & set(pretrained_cfg_overlay or ())
         if pretrained and isinstance(tag, str) and tag in entries and not elsewhere:
-            entries[tag].verify()
+            file = entries[tag].verify()
+            if entries[tag].file is None:
+                pretrained_cfg_overlay = {**(pretrained_cfg_overlay or {}), "file": str(file)}
         return entrypoint(
             pretrained=pretrained,
             pretrained_cfg=pretrained_cfg,
@@ -187,9 +218,19 @@ def package(
         LookupError, ValueError: for a name that `register` refuses, a control without an entry, a
             run of another architecture, or weights that exceed half precision. Nothing is written.
     """
+    fields = described(run, name, license=license, control=control, path=path)
+    weights = {key: half(key, value) for key, value in load_file(run / "model.safetensors").items()}
+    content = canonical(weights)
+    file = path.parent / f"{name}.safetensors"
+    fields |= {"file": file.name, "sha256": hashlib.sha256(content).hexdigest()}
+    replaced(file, content)
+    return record(name, fields, path)
+
+
+def described(run: Path, name: str, *, license: str, control: str | None, path: Path) -> dict:
+    """What the manifest says of a run's weights, but for where they are; see `package`."""
     check_free(name)
-    entries = (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
-    if control and control not in entries:
+    if control and control not in fields_by_name(path):
         raise ValueError(f"the control {control} has no entry yet: package it first")
     if not (run / "config.json").exists():
         raise FileNotFoundError(f"{run} is no finished run: it has no config.json")
@@ -199,23 +240,34 @@ def package(
     cfg, wanted = config["pretrained_cfg"], ("input_size", "mean", "std", "interpolation")
     if missing := [key for key in wanted if key not in cfg]:
         raise ValueError(f"{run}/config.json says nothing of {', '.join(missing)}")
-    weights = {key: half(key, value) for key, value in load_file(run / "model.safetensors").items()}
-    content = save(weights, metadata={"format": "pt"})
-    file = path.parent / f"{name}.safetensors"
-    fields = {
+    return {
         **({"control": control} if control else {}),
-        "file": file.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
         "license": license,
         "num_classes": config["num_classes"],
         **{key: cfg[key] for key in wanted},
         "crop_pct": cfg.get("crop_pct", 1.0),
         "label_names": list(config.get("label_names", ())),
     }
-    text = yaml.safe_dump({**entries, name: fields}, sort_keys=False, default_flow_style=None)
-    replaced(file, content)
+
+
+def fields_by_name(path: Path) -> dict[str, dict]:
+    """A manifest as it is written; an absent one is empty."""
+    return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+
+
+def record(name: str, fields: Mapping, path: Path = MANIFEST) -> Entry:
+    """Write an entry into a manifest, in place of the one of that name."""
+    entries = {**fields_by_name(path), name: dict(fields)}
+    text = yaml.safe_dump(entries, sort_keys=False, default_flow_style=None)
     replaced(path, text.encode())
     return manifest(path)[name]
+
+
+def canonical(weights: Mapping[str, Tensor]) -> bytes:
+    """Weights as safetensors: contiguous, none sharing memory, so that equal weights are equal
+    files whatever layout they were trained in."""
+    whole = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
+    return save(whole, metadata={"format": "pt"})
 
 
 def replaced(path: Path, content: bytes) -> None:

@@ -1,0 +1,39 @@
+"""results.jsonl holds each measurement once."""
+
+import pytest
+
+from vcr_zoo.card.book import add, add_file
+from vcr_zoo.results import Result, append, read
+
+
+def result(**fields):
+    return Result(
+        **{"model": "a.b", "data": "d", "protocol": "p", "metric": "m", "value": 1.0} | fields
+    )
+
+
+def test_measuring_again_replaces_and_others_stay(tmp_path):
+    path = tmp_path / "results.jsonl"
+    add([result(value=1.0, weights="old"), result(seed=1), result(model="c.d")], path)
+    add([result(value=2.0, weights="new")], path)
+
+    found = {(r.model, r.seed): r.value for r in read(path)}
+    assert found == {("a.b", 0): 2.0, ("a.b", 1): 1.0, ("c.d", 0): 1.0}
+
+
+def test_what_was_measured_on_the_published_file_stands_beside_a_runs(tmp_path):
+    path = tmp_path / "results.jsonl"
+    add([result(), result(command="vcr-zoo reproduce a.b")], path)
+
+    assert len(read(path)) == 2
+
+
+def test_a_file_of_results_is_entered_with_the_hardware(tmp_path):
+    append(tmp_path / "new.jsonl", result(versions={"torch": "2"}))
+    append(tmp_path / "new.jsonl", result(model="other.one"))
+
+    assert add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl") == 1
+    (only,) = read(tmp_path / "results.jsonl")
+    assert only.versions["torch"] == "2" and "core" in only.versions["hardware"]
+    with pytest.raises(ValueError, match="holds no results of x"):
+        add_file(tmp_path / "new.jsonl", ["x"], tmp_path / "results.jsonl")

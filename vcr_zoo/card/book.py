@@ -1,0 +1,43 @@
+"""results.jsonl of model_cards: the numbers that cards are made of."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from vcr_zoo.results import Result, read
+from vcr_zoo.zoo import replaced
+
+from .evidence import CARDS, REPRODUCE, hardware, settings
+
+
+def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
+    """Enter results; one of the same measurement, of whatever weights, is replaced. How many."""
+    new = {same(result): result for result in results}
+    kept = [result for result in read(path) if same(result) not in new]
+    content = [
+        json.dumps(asdict(result), sort_keys=True) + "\n" for result in [*kept, *new.values()]
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replaced(path, "".join(content).encode())
+    return len(new)
+
+
+def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.jsonl") -> int:
+    """Enter the results of a file that this machine has just measured.
+
+    Raises:
+        ValueError: if it holds none of those names.
+    """
+    names = set(names)
+    found = [result for result in read(source) if result.model in names]
+    if not found:
+        raise ValueError(f"{source} holds no results of {', '.join(sorted(names))}")
+    known = [replace(r, versions={"hardware": hardware(), **r.versions}) for r in found]
+    return add(known, path)
+
+
+def same(result: Result) -> tuple:
+    r = result
+    ours = r.command.startswith(REPRODUCE)
+    return (r.model, r.protocol, r.data, r.metric, r.seed, settings(r), ours)

@@ -1,0 +1,254 @@
+"""The card itself, section by section, and README's table."""
+
+from collections.abc import Iterable
+from string import Template
+
+from vcr_zoo.data.load import row_of
+from vcr_zoo.results import Result
+
+from .evidence import Evidence, Gain
+from .metadata import metadata
+from .stats import build, placements, stats
+from .words import HEADLINES, code, measure, rows, text
+
+METHOD = "[variance-covariance regularization](https://arxiv.org/abs/2306.13292) (VCR)"
+CITATION = """```bibtex
+@article{zhu2023vcr,
+  title={Variance-Covariance Regularization Improves Representation Learning},
+  author={Zhu, Jiachen and Evtimova, Katrina and Chen, Yubei and Shwartz-Ziv, Ravid and
+    LeCun, Yann},
+  journal={arXiv preprint arXiv:2306.13292},
+  year={2023}
+}
+@misc{rw2019timm,
+  author={Ross Wightman},
+  title={PyTorch Image Models},
+  year={2019},
+  doi={10.5281/zenodo.4414861},
+  howpublished={\\url{https://github.com/huggingface/pytorch-image-models}}
+}
+```"""
+USAGE = Template("""```python
+import timm$imports
+from PIL import Image
+
+model = timm.create_model("$name", pretrained=True).eval()
+prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+batch = prepare(Image.new("$mode", $size))[None]  # your picture here: Image.open("shoe.png")
+
+# image classification
+probabilities = model(batch).softmax(dim=1)  # (1, $classes)
+
+# maps of features
+maps = timm.create_model("$name", pretrained=True, features_only=True).eval()(batch)
+
+# embeddings
+model = timm.create_model("$name", pretrained=True, num_classes=0).eval()
+embedding = model(batch)  # (1, $features)
+```""")
+
+
+def card(found: Evidence, hub: str | None = None) -> str:
+    """The whole card. `hub` is the repository that it will lie in, as owner/name."""
+    body = [
+        f"# Model card for {found.entry.name}",
+        introduction(found),
+        details(found),
+        "## Model Usage\n\n" + usage(found, hub or found.entry.hub),
+        what_vcr_did(found),
+        comparison(found),
+        published(found),
+        how(found),
+        training(found),
+        LIMITS,
+        f"## Citation\n\n{CITATION}",
+    ]
+    return metadata(found) + "\n" + "\n\n".join(body) + "\n"
+
+
+def introduction(found: Evidence) -> str:
+    entry, recipe = found.entry, found.recipe
+    architecture = entry.name.partition(".")[0]
+    row = row_of(recipe["dataset"])
+    start = "continued from timm's weights" if recipe["pretrained"] else "trained from scratch"
+    what = f"A timm {code(architecture)} {start} on {text(row.attribution)} ({text(row.shows)}"
+    what += f", {entry.num_classes} classes)"
+    if entry.control:
+        what += f" with {METHOD}. Its control, trained identically without VCR, is "
+        return f"{what}{code(entry.control)}."
+    return (
+        f"{what} without {METHOD}: the control of {code(found.partner.name)}, by the same recipe."
+    )
+
+
+def details(found: Evidence) -> str:
+    entry, counted = found.entry, stats(found.entry)
+    size = " x ".join(map(str, entry.input_size[1:]))
+    lines = [
+        "- **Model Type:** image classification / feature backbone",
+        "- **Model Stats:**",
+        f"  - Params (M): {counted.parameters / 1e6:.2f}",
+        f"  - GMACs: {counted.macs / 1e9:.4f}",
+        f"  - Activations (M): {counted.activations / 1e6:.2f}",
+        f"  - Image size: {size}, {entry.input_size[0]} channels",
+        f"- **Classes:** {', '.join(map(text, entry.label_names)) or entry.num_classes}",
+        "- **Paper:** Variance-Covariance Regularization Improves Representation Learning, "
+        "https://arxiv.org/abs/2306.13292",
+        f"- **Dataset:** {text(row_of(found.recipe['dataset']).attribution)}",
+        f"- **License of the weights:** {text(entry.license)}",
+        f"- **sha256 of the weights:** {code(entry.sha256)}",
+    ]
+    return "## Model Details\n\n" + "\n".join(lines)
+
+
+def usage(found: Evidence, hub: str | None) -> str:
+    entry = found.entry
+    return USAGE.substitute(
+        imports="" if hub else ", vcr_zoo",
+        name=f"hf-hub:{hub}" if hub else entry.name,
+        mode="L" if entry.input_size[0] == 1 else "RGB",
+        size=entry.input_size[:0:-1],
+        classes=entry.num_classes,
+        features=build(entry).head_hidden_size,
+    )
+
+
+def what_vcr_did(found: Evidence) -> str:
+    recipe = found.recipe
+    where = ", ".join(map(code, placements(found.entry, recipe["vcr_layers"])))
+    head = "## What VCR did here\n\n"
+    if not found.entry.control:
+        return head + (
+            f"Nothing: both coefficients are zero. In {code(found.partner.name)} features are "
+            f"regularized at {code(recipe['vcr_layers'])}: {where}."
+        )
+    rows_used = recipe["vcr_rows"] or "all"
+    return head + (
+        f"Features are regularized at {code(recipe['vcr_layers'])}: {where}. "
+        f"alpha (variance) {recipe['vcr_alpha']:g}, beta (covariance) {recipe['vcr_beta']:g}, "
+        f"delta (where the covariance term turns linear) {recipe['vcr_delta']:g}, "
+        f"eps {recipe['vcr_eps']:g}, {rows_used} rows of features a step. "
+        "The architecture is timm's, unchanged; in evaluation nothing of VCR runs."
+    )
+
+
+def comparison(found: Evidence) -> str:
+    control, vcr = found.pair
+    body = []
+    for gain in found.gains():
+        known = measure(gain.protocol, gain.metric, gain.data)
+        difference = format(gain.difference.scaled(known.factor), known.digits)
+        means = [known.show(gain.control), known.show(gain.vcr)]
+        body.append([known.label, *means, difference, str(len(gain.seeds))])
+    head = ["", f"control {code(control)}", f"VCR {code(vcr)}", "difference [95 %]", "seeds"]
+    return (
+        "## Model Comparison\n\n"
+        "Networks trained anew by both recipes, a pair for each seed; the difference is paired, "
+        "with Student's 95 % interval. Differences of accuracies are in percentage points. An "
+        "interval that holds zero is no evidence of a difference.\n\n"
+        f"{rows(head, body)}\n\n"
+        "![Differences of accuracies with their intervals](transfer.png)\n\n"
+        "![Spectrum of the features' covariance](spectrum.png)"
+    )
+
+
+def published(found: Evidence) -> str:
+    """What these very weights do, not the mean over others like them."""
+    mine, theirs = (found.published(e.name) for e in (found.entry, found.partner))
+    body = []
+    for cell, result in mine.items():
+        if cell[0] == "train" or cell[2].startswith("share_"):
+            continue
+        known = measure(result.protocol, result.metric, result.data)
+        other = known.show(theirs[cell].value) if cell in theirs else ""
+        body.append([known.label, known.show(result.value), other])
+    return (
+        "### These weights\n\n"
+        "Measured on the published files themselves; one training run each, so the two columns "
+        "differ by chance as well.\n\n"
+        f"{rows(['', 'this', code(found.partner.name)], body)}\n\n"
+        f"{code(f'vcr-zoo reproduce {found.entry.name}')} measures them again and compares."
+    )
+
+
+def how(found: Evidence) -> str:
+    """Command, protocol, data, versions and hardware of every number above."""
+    groups: dict[tuple, list[Result]] = {}
+    common = used(found.results[0])
+    for result in (r for r in found.results if r.model == found.entry.name):
+        groups.setdefault((result.protocol, result.data, result.fingerprint), []).append(result)
+    lines = [f"All with {common}, if nothing else is said.\n"]
+    for (protocol, data, fingerprint), members in groups.items():
+        commands = list(dict.fromkeys(r.command for r in members))
+        chosen = max(members, key=lambda r: r.seed)
+        details = [f"{text(k)} {text(v)}" for k, v in sorted(chosen.settings.items())]
+        parts = [f"**{text(protocol)}** on {code(data)}: {code(commands[-1])}"]
+        parts += ["; ".join(details)] if details else []
+        parts += [f"data {code(fingerprint[:16])}"] if fingerprint else []
+        parts += [used(chosen)] if used(chosen) != common else []
+        lines.append("- " + "; ".join(parts))
+    return "## How each number was measured\n\n" + "\n".join(lines)
+
+
+def used(result: Result) -> str:
+    """Hardware and versions."""
+    return ", ".join(f"{text(k)} {text(v)}" for k, v in sorted(result.versions.items()))
+
+
+def training(found: Evidence) -> str:
+    recipe, row = found.recipe, row_of(found.recipe["dataset"])
+    stated = found.published(found.entry.name)
+    level = f" ({recipe['label_level']} labels)" if "coarse" in row.levels else ""
+    lines = [
+        f"- **Training data:** {text(row.attribution)}{level}: {text(row.shows)}; "
+        f"licence {text(row.licence)}; never divided between train, validation and test: "
+        f"{text(row.group)}.",
+        f"- **Recipe:** {code(f'vcr-zoo train --recipe {found.entry.name}')}: "
+        f"{recipe['epochs']} epochs, batch {recipe['batch_size']}, {text(recipe['opt'])}, "
+        f"learning rate {recipe['lr']:g}, "
+        f"seed {recipe['seed']}; the last epoch's weights"
+        f"{', averaged (EMA)' if recipe['model_ema'] else ''}. "
+        "The test part decided nothing.",
+    ]
+    seconds = next((r for (p, _, m), r in stated.items() if (p, m) == ("train", "seconds")), None)
+    if seconds:
+        where = text(seconds.versions.get("hardware", "hardware not recorded"))
+        lines.append(f"- **Time and hardware:** {seconds.value:.0f} s on {where}.")
+    return "## Training\n\n" + "\n".join(lines)
+
+
+LIMITS = """## Intended use and limits
+
+For research on transfer and as a start for fine-tuning or frozen features on pictures like those
+it was trained on. What it knows is bounded by its training data, size and resolution; the tables
+above say what was measured, and nothing else was. Fairness, robustness and safety were not
+assessed: do not use it for decisions about people."""
+
+
+def table(evidences: Iterable[Evidence]) -> str:
+    """README's table: each VCR network above its control and their paired gains."""
+    head = ["weights, and their control", "parameters"]
+    head += [measure(*headline, "").label for headline in HEADLINES]
+    body = []
+    for found in evidences:
+        gains = {(gain.protocol, gain.metric): gain for gain in found.gains()}
+        control, vcr = found.pair
+        size = f"{stats(found.entry).parameters / 1e6:.2f} M"
+        shown = [gains.get(headline) for headline in HEADLINES]
+        body.append([code(vcr), size, *(cell(g, "vcr") for g in shown)])
+        body.append([code(control), size, *(cell(g, "control") for g in shown)])
+        seeds = max((len(g.seeds) for g in shown if g), default=0)
+        last = [f"{interval(g)}" if g else "" for g in shown]
+        body.append([f"gain [95 %], {seeds} seeds", "", *last])
+    return rows(head, body)
+
+
+def cell(gain: Gain | None, side: str) -> str:
+    if gain is None:
+        return ""
+    return measure(gain.protocol, gain.metric, gain.data).show(getattr(gain, side))
+
+
+def interval(gain: Gain) -> str:
+    known = measure(gain.protocol, gain.metric, gain.data)
+    return format(gain.difference.scaled(known.factor), known.digits)

@@ -1,0 +1,99 @@
+"""A card's pictures, drawn from recorded results alone. Each carries a stamp of what it shows."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from vcr_zoo.diagnostics.style import STYLES, plt
+
+from .evidence import Evidence
+from .words import measure
+
+SHARE = "share_"  # metric of protocol "spectrum": share_8 is the 8th direction's part of variance
+DRAWN = "VCR numbers"  # key of the stamp in the file
+STYLE_VERSION = 2  # to be raised when the drawing changes, so that pictures are drawn again
+
+
+def pictures(found: Evidence, folder: Path | None = None) -> dict[str, bytes]:
+    """PNG files by name. One in `folder` that shows the same numbers is kept as it is, because
+    another matplotlib draws the same picture in other bytes."""
+    numbers = {"transfer.png": transfer_numbers(found), "spectrum.png": spectrum_numbers(found)}
+    drawers = {"transfer.png": draw_transfer, "spectrum.png": draw_spectrum}
+    files = {}
+    for name, shown in numbers.items():
+        stamp = hashlib.sha256(json.dumps([STYLE_VERSION, shown]).encode()).hexdigest()
+        path = folder / name if folder else None
+        if path and path.exists() and stamp_of(path) == stamp:
+            files[name] = path.read_bytes()
+        else:
+            files[name] = png(drawers[name](shown), stamp)
+    return files
+
+
+def stamp_of(path: Path) -> str | None:
+    """The stamp of a picture that was drawn here."""
+    with Image.open(path) as picture:
+        return picture.info.get(DRAWN)
+
+
+def png(figure, stamp: str) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120, metadata={DRAWN: stamp, "Software": None})
+    plt.close(figure)
+    return content.getvalue()
+
+
+def transfer_numbers(found: Evidence) -> list[tuple[str, float, float, float, int]]:
+    """(label, mean, low, high, seeds) of every accuracy's paired difference, in points."""
+    shown = []
+    for gain in found.gains():
+        known = measure(gain.protocol, gain.metric, gain.data)
+        if known.unit.strip() == "%":
+            points = gain.difference.scaled(known.factor)
+            shown.append((known.label, *(round(v, 4) for v in points[:3]), points.n))
+    return shown
+
+
+def draw_transfer(shown: list[tuple[str, float, float, float, int]]):
+    """Differences as dots with their 95 % intervals, one line each."""
+    figure, axes = plt.subplots(figsize=(6.4, 1.4 + 0.4 * len(shown)), layout="constrained")
+    color = STYLES["vcr"]["color"]
+    for line, (_, mean, low, high, _) in enumerate(shown):
+        axes.plot([low, high], [line, line], color=color, linewidth=1.5)
+        axes.plot(mean, line, "o", color=color)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [f"{label}\n({n} seeds)" for label, *_, n in shown])
+    axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel="percentage points, with 95 % intervals")
+    axes.set_title("VCR minus control")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def spectrum_numbers(found: Evidence) -> list[tuple[str, list[int], list[float]]]:
+    """(name, directions, shares of variance) of the control and of the VCR network."""
+    shown = []
+    for name in found.pair:
+        cells = found.published(name)
+        shares = sorted(
+            (int(metric.removeprefix(SHARE)), result.value)
+            for (protocol, _, metric), result in cells.items()
+            if protocol == "spectrum" and metric.startswith(SHARE)
+        )
+        shown.append((name, [k for k, _ in shares], [v for _, v in shares]))
+    return shown
+
+
+def draw_spectrum(shown: list[tuple[str, list[int], list[float]]]):
+    """Shares of variance against the direction's place, both on logarithmic axes."""
+    figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
+    for (name, directions, shares), style in zip(shown, ("control", "vcr"), strict=True):
+        axes.plot(directions, shares, label=name, marker=".", **STYLES[style])
+    axes.set(xscale="log", yscale="log")
+    axes.set(xlabel="direction, by falling variance", ylabel="share of the features' variance")
+    axes.set_title("Spectrum of the features' covariance")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

@@ -1,0 +1,1 @@
+"""Weights and cards to the Hugging Face Hub, and back."""

@@ -1,0 +1,263 @@
+"""A card's numbers measured again: stated beside found."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors.torch import load_file
+
+from vcr_zoo.card.book import add
+from vcr_zoo.card.evidence import CARDS, REPRODUCE, hardware
+from vcr_zoo.card.pictures import SHARE
+from vcr_zoo.card.words import measure
+from vcr_zoo.data import DATASETS, load_test
+from vcr_zoo.data.load import row_of
+from vcr_zoo.diagnostics.spectrum import effective_rank, spectrum
+from vcr_zoo.features import features, load_model
+from vcr_zoo.remote import download
+from vcr_zoo.results import Result, closest, read, versions
+from vcr_zoo.training import parse, train
+from vcr_zoo.training.evaluate import evaluate, open_pictures
+from vcr_zoo.transfer import matrix
+from vcr_zoo.zoo import Entry, half, manifest
+
+POINT = 0.005  # by which accuracies may differ on another machine: half a point
+PART = 0.02  # of its value, by which any other number may
+DIRECTIONS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512)  # √2 apart
+
+
+class Job(NamedTuple):
+    """One evaluation of a card: a protocol on a data set."""
+
+    protocol: str
+    data: str
+    level: str = "fine"
+
+
+class Comparison(NamedTuple):
+    """A stated number beside the one that was found; `problem` says why there is none."""
+
+    stated: Result
+    found: Result | None
+    tolerance: float
+    problem: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        return (
+            self.found is not None
+            and self.found.fingerprint == self.stated.fingerprint
+            and abs(self.found.value - self.stated.value) <= self.tolerance
+        )
+
+
+def jobs(dataset: str, level: str) -> list[Job]:
+    """What is measured of every set of weights, the quick ones first."""
+    kinds = [Job("eval", dataset, level), Job("spectrum", dataset), Job("fewshot", dataset)]
+    kinds += [Job(protocol, "silhouettes") for protocol in ("fewshot", "knn", "probe")]
+    return [*kinds, Job("knn", dataset), Job("probe", dataset)]
+
+
+def slow(job: Job) -> bool:
+    """Whether --quick leaves an evaluation out: it reads more than 20,000 training pictures."""
+    return job.protocol in ("knn", "probe") and row_of(job.data).pictures["train"] > 20_000
+
+
+def measured(
+    job: Job, name: str, model: str, weights: str, cache: Path | None = None
+) -> list[Result]:
+    """The results of one evaluation.
+
+    Args:
+        name: of the weights, in the results.
+        model: what `load_model` takes.
+        weights: sha256 of their file.
+
+    Raises:
+        OSError: if the data cannot be had.
+    """
+    if job.protocol in matrix.PROTOCOLS:
+        with tempfile.TemporaryDirectory() as folder:
+            cell = matrix.Cell(model, job.data, job.protocol, level=job.level)
+            found = matrix.measure(cell, Path(folder) / "cells.jsonl", cache=cache)
+        main = next(iter(found.values()))
+        values, settings = {main.metric: main.value}, main.settings
+        fingerprint = main.fingerprint
+    else:
+        values, settings, fingerprint = OURS[job.protocol](load_model(model), job)
+    known = {**versions(), "hardware": hardware()}
+    blank = Result(model=name, data=job.data, protocol=job.protocol, metric="", value=0.0)
+    blank = replace(blank, settings=settings, weights=weights, fingerprint=fingerprint)
+    blank = replace(blank, versions=known, command=f"{REPRODUCE}{name}")
+    return [replace(blank, metric=metric, value=value) for metric, value in values.items()]
+
+
+def by_eval(model, job: Job) -> tuple[dict[str, float], dict, str]:
+    """Accuracy of the network's own classifier on the test pictures."""
+    images = open_pictures(job.data, "test", job.level, model.pretrained_cfg["input_size"][0])
+    return {"top1": evaluate(model, images).top1}, {"level": job.level}, images.fingerprint
+
+
+def by_spectrum(model, job: Job) -> tuple[dict[str, float], dict, str]:
+    """Effective rank and shares of variance of the features of the test pictures."""
+    images = load_test(job.data)
+    eigenvalues = spectrum(features(model, images).x)
+    shares = (eigenvalues / eigenvalues.sum()).tolist()
+    values = {f"{SHARE}{k}": shares[k - 1] for k in DIRECTIONS if k <= len(shares)}
+    return {"effective_rank": effective_rank(eigenvalues), **values}, {}, images.fingerprint
+
+
+OURS = {"eval": by_eval, "spectrum": by_spectrum}
+
+
+def retrained(name: str, published: Path, weights: str) -> tuple[list[Result], bool]:
+    """The recipe run again: its time and accuracy, and whether its weights, in the precision
+    that was published, are the published ones to the bit."""
+    args = ["--recipe", name, "--experiment", name, "--workers", "0"]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        run = train(parse([*args, "--output", folder]))
+        seconds = time.perf_counter() - start
+        ours, theirs = load_file(run.folder / "model.safetensors"), load_file(published)
+    fits = {value.dtype for value in theirs.values()}
+    ours = {k: half(k, v) if theirs[k].dtype != v.dtype else v for k, v in ours.items()}
+    same = fits and all(ours[key].equal(value) for key, value in theirs.items())
+    recipe = parse(["--recipe", name])
+    blank = Result(model=name, data=recipe.dataset, protocol="train", metric="", value=0.0)
+    blank = replace(blank, seed=recipe.seed, settings={"epochs": recipe.epochs}, weights=weights)
+    blank = replace(blank, versions={**versions(), "hardware": hardware()})
+    blank = replace(blank, command=f"{REPRODUCE}{name} --retrain")
+    values = {"seconds": seconds, "top1": run.metrics["eval_top1"] / 100}
+    return [replace(blank, metric=metric, value=value) for metric, value in values.items()], same
+
+
+def tolerance(stated: Result) -> float:
+    """By how much the number may differ on another machine; a time, by anything."""
+    if stated.metric == "seconds":
+        return float("inf")
+    known = measure(stated.protocol, stated.metric, stated.data)
+    return POINT if known.unit == " %" else PART * abs(stated.value)
+
+
+def stated_jobs(stated: Iterable[Result]) -> list[Job]:
+    """The evaluations behind stated numbers; what is not known here is not run."""
+    known = {*matrix.PROTOCOLS, *OURS}
+    found = {
+        Job(r.protocol, r.data, r.settings.get("level", "fine")): None
+        for r in stated
+        if r.protocol in known and r.data in DATASETS
+    }
+    return list(found)
+
+
+def compared(
+    stated: Iterable[Result],
+    run: Callable[[Job], list[Result]],
+    quick: bool = False,
+) -> Iterator[Comparison]:
+    """Every stated number beside the one found now, evaluation by evaluation."""
+    stated = list(stated)
+    for job in stated_jobs(stated):
+        if quick and slow(job):
+            continue
+        try:
+            found, problem = {r.metric: r for r in run(job)}, ""
+        except OSError as error:
+            found, problem = {}, " ".join(str(error).split())
+        for result in stated:
+            if (result.protocol, result.data) == job[:2]:
+                yield Comparison(result, found.get(result.metric), tolerance(result), problem)
+
+
+def line(one: Comparison) -> str:
+    """A row of the table of stated and found."""
+    r = one.stated
+    start = f"{f'{r.protocol} {r.metric} on {r.data}':40}{r.value:12.5g}"
+    if one.found is None:
+        return f"{start}{'':12}  not measured: {one.problem}"
+    verdict = "agrees" if one.agrees else "DIFFERS"
+    if one.found.fingerprint != r.fingerprint:
+        verdict = "DIFFERS: other data than what was stated"
+    return f"{start}{one.found.value:12.5g}{one.tolerance:12.3g}  {verdict}"
+
+
+def reproduce(
+    name: str,
+    *,
+    quick: bool = False,
+    retrain: bool = False,
+    record: bool = False,
+    cache: Path | None = None,
+    tell: Callable[[str], None] = print,
+) -> int:
+    """Measure a card's numbers again: 0 if all agree, 1 if one differs, 2 if one cannot be had.
+
+    Args:
+        quick: only evaluations that take seconds.
+        retrain: run the recipe too.
+        record: write what is found into `model_cards/results.jsonl` instead of comparing.
+        cache: folder of features.
+        tell: receives the lines of the table.
+
+    Raises:
+        LookupError: for a name without weights.
+        ValueError: if the weights are not those that were published.
+    """
+    entry = entry_of(name)
+    file = entry.verify()
+    tell(f"{name}: sha256 {entry.sha256}, as published")
+
+    def run(job: Job) -> list[Result]:
+        return measured(job, name, name, entry.sha256, cache)
+
+    if record:
+        recipe = parse(["--recipe", name])
+        found = [r for job in jobs(recipe.dataset, recipe.label_level) for r in run(job)]
+        found += retrained(name, file, entry.sha256)[0] if retrain else []
+        tell(f"{add(found)} results entered; now: vcr-zoo card --all")
+        return 0
+    stated = stated_results(entry)
+    tell(f"{'':40}{'stated':>12}{'found':>12}{'within':>12}")
+    comparisons = []
+    for one in compared(stated, run, quick):
+        tell(line(one))
+        comparisons.append(one)
+    if retrain:
+        found, same = retrained(name, file, entry.sha256)
+        by_metric = {r.metric: r for r in found}
+        for result in (r for r in stated if r.protocol == "train"):
+            one = Comparison(result, by_metric.get(result.metric), tolerance(result))
+            tell(line(one))
+            comparisons.append(one)
+        tell(f"the recipe's weights are {'' if same else 'not '}the published ones to the bit")
+    if any(one.found and not one.agrees for one in comparisons):
+        return 1
+    return 0 if comparisons and all(one.found for one in comparisons) else 2
+
+
+def entry_of(name: str) -> Entry:
+    entries = manifest()
+    if name not in entries:
+        raise LookupError(f"no weights are called {name!r}.{closest(name, entries)}")
+    return entries[name]
+
+
+def stated_results(entry: Entry) -> list[Result]:
+    """The numbers of a card that were measured on the published weights: those of a checkout, or
+    those that lie beside the weights on the Hub.
+
+    Raises:
+        FileNotFoundError: if there are neither.
+    """
+    path = CARDS / "results.jsonl"
+    if not path.exists() and entry.hub:
+        path = download(entry.hub, "results.jsonl", entry.revision)
+    stated = [r for r in read(path) if r.model == entry.name and r.command.startswith(REPRODUCE)]
+    if not stated:
+        raise FileNotFoundError(
+            f"no stated numbers of {entry.name} in {path}: run this in a checkout of the repository"
+        )
+    return stated

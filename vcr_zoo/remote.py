@@ -1,0 +1,70 @@
+"""Files on the Hugging Face Hub, and its refusals in words that say what to do. Never the token.
+
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME and the proxies' variables are huggingface_hub's.
+"""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import constants, errors, get_token, hf_hub_download
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def download(hub: str, file: str, revision: str, endpoint: str | None = None) -> Path:
+    """A file of a repository at a revision, from the cache if it is there.
+
+    Raises:
+        OSError: if it cannot be had, saying why and what to do.
+    """
+    try:
+        return Path(hf_hub_download(hub, file, revision=revision, endpoint=endpoint))
+    except Exception as error:
+        raise explained(error, f"{file} of {hub} at {revision[:12]}") from None
+
+
+def explained(error: Exception, what: str) -> OSError:
+    """A client's error as one that says what was wanted, what happened and what to do."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if constants.HF_HUB_OFFLINE:
+        kind, why = (
+            ConnectionError,
+            "HF_HUB_OFFLINE is set and it is not in the cache: unset it once",
+        )
+    elif isinstance(error, errors.GatedRepoError):
+        kind, why = (
+            PermissionError,
+            "the repository is gated: ask for access on its page, set HF_TOKEN",
+        )
+    elif isinstance(error, errors.RevisionNotFoundError):
+        kind, why = FileNotFoundError, "the repository has no such revision"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        advice = "this HF_TOKEN may not read it" if get_token() else "set HF_TOKEN if it is private"
+        kind, why = FileNotFoundError, f"there is no such repository, or {advice}"
+    elif isinstance(error, errors.RemoteEntryNotFoundError):
+        kind, why = FileNotFoundError, "the repository has no such file"
+    elif status in (401, 403):
+        kind, why = (
+            PermissionError,
+            f"the Hub refused ({status}): HF_TOKEN needs the right to do this",
+        )
+    elif status == 412:
+        kind, why = OSError, "the repository has changed meanwhile: do it again"
+    elif status == 409:
+        kind, why = FileExistsError, "it is there already, as something else"
+    elif status == 429:
+        kind, why = ConnectionError, "the Hub asks to wait (429): do it again later"
+    else:
+        kind, why = ConnectionError, f"{constants.ENDPOINT} could not do it ({redacted(error)})"
+    return kind(f"{what}: {why}")
+
+
+def redacted(message: object) -> str:
+    """A message in one line without tokens, and without what follows the ? of an address, where
+    signatures stand."""
+    line = " ".join(str(message).split())
+    if token := get_token():
+        line = line.replace(token, "***")
+    line = re.sub(r"hf_\w{8,}", "***", line)
+    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1?...", line)[:500]
