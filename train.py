@@ -3,10 +3,11 @@
 import sys
 
 try:
+    from vcr_zoo.diagnostics.during import During
     from vcr_zoo.training import main
 except ImportError as error:  # a package that is missing, or torch and torchvision at odds
     print(f"train.py: {error}", file=sys.stderr)
     sys.exit(2)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(during=During))

@@ -125,9 +125,10 @@ def add_train(commands) -> None:
 
 
 def run_train(args) -> int:
+    from vcr_zoo.diagnostics.during import During
     from vcr_zoo.training import main as train
 
-    return train(args.rest, prog="vcr-zoo train")
+    return train(args.rest, prog="vcr-zoo train", during=During)
 
 
 def add_eval(commands) -> None:

@@ -14,7 +14,7 @@ from .measured import measured
 from .moments import Moments
 from .spectrum import effective_rank, mean_correlation
 
-ROWS = 2048  # of a placement, one for each picture; what comes after them is not looked at
+FIRST = 2048  # pictures; those after them are not looked at
 
 WATCHED = {
     "deviation": mean_deviation,
@@ -23,30 +23,46 @@ WATCHED = {
 }
 
 
-@contextlib.contextmanager
-def watching(
-    model: nn.Module, layers: str, input_size: tuple | None = None, first: int = ROWS
-) -> Iterator[dict[str, float]]:
-    """Measure features at every placement of whatever passes through the model in this block.
+class During:
+    """Measures features at every placement of what passes through a network, now and then.
 
-    One position of each picture, as the penalty sees them, of the `first` pictures. The
-    dictionary is filled when the block ends: "deviation.layer1.0" and so on; what is undefined is
-    left out.
+        during = During("blocks")
+        with during(model) as found:
+            validate(model)
 
-    Raises:
-        LookupError: for a layer that the model has not.
+    Then `found` holds "deviation.layer1.0" and so on: of one position of each picture, as the
+    penalty sees them, of the first pictures. What is undefined is left out.
+
+    Args:
+        layers: as for training, of any network that is measured.
+        input_size: (channels, height, width) of the images; the network's own if None.
+        first: pictures that are looked at.
     """
-    found: dict[str, float] = {}
-    seen = [Seen(place, first) for place in find(model, layers, input_size)]
-    with contextlib.ExitStack() as hooks:
+
+    def __init__(self, layers: str, input_size: tuple | None = None, first: int = FIRST):
+        self.layers, self.input_size, self.first = layers, input_size, first
+        self.placements: list[Placement] = []
+
+    @contextlib.contextmanager
+    def __call__(self, model: nn.Module) -> Iterator[dict[str, float]]:
+        """Watch the network in this block; the dictionary is filled when it ends.
+
+        Raises:
+            LookupError: for a layer that the network has not.
+        """
+        if not self.placements:
+            self.placements = find(model, self.layers, self.input_size)
+        found: dict[str, float] = {}
+        seen = [Seen(place, self.first) for place in self.placements]
+        with contextlib.ExitStack() as hooks:
+            for one in seen:
+                hooks.callback(hooked(model, one.place, one.see))
+            yield found
         for one in seen:
-            hooks.callback(hooked(model, one.place, one.see))
-        yield found
-    for one in seen:
-        for what, statistic in WATCHED.items():
-            value = measured(statistic, one.moments).value if one.moments else None
-            if value is not None:
-                found[f"{what}.{one.place}"] = value
+            for what, statistic in WATCHED.items():
+                value = measured(statistic, one.moments).value if one.moments else None
+                if value is not None:
+                    found[f"{what}.{one.place}"] = value
 
 
 class Seen:

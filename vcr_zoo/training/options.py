@@ -275,6 +275,7 @@ OPTIONS = {
         opt("--vcr-layers", type=str, default="blocks", help="blocks, stages, pooled or modules"),
         opt("--vcr-rows", type=int, default=0, help="samples of a map in a step; 0: all of them"),
         opt("--vcr-sync", **FLAG, help="statistics over all processes"),
+        opt("--during", **FLAG, help="log deviation, correlation and rank of features each epoch"),
         opt("--label-level", default="fine", choices=("fine", "coarse"), help="of named data sets"),
         opt("--loader", default="auto", choices=("auto", "timm", "tensor"), help="of named sets"),
         opt("--keep-last", **FLAG, help="train on the short last batch of an epoch too"),

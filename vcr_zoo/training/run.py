@@ -10,7 +10,7 @@ from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from timm.utils import distribute_bn
+from timm.utils import distribute_bn, unwrap_model
 from torch import nn
 from torchvision.utils import save_image
 
@@ -36,13 +36,18 @@ class Run:
     history: list[dict] = field(default_factory=list)  # rows of summary.csv
 
 
-def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> Run | None:
+def train(
+    args: argparse.Namespace,
+    progress: Callable | bool | None = None,
+    during: Callable | None = None,
+) -> Run | None:
     """Train as `parse` understood it.
 
     With --dry-run nothing is left and None returned.
 
     Args:
         progress: None for a line of our own, False for none, or a callable(text, done, total).
+        during: what measures features for --during: `vcr_zoo.diagnostics.during.During`.
 
     Raises:
         ValueError, LookupError, OSError: before anything is trained, for what cannot be done.
@@ -53,6 +58,11 @@ def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> 
     together = distributed.Together(args)
     with together.losing_nobody(), together.signals():
         folder = run_folder(args)
+        if args.during and (during is None or args.torchcompile or args.naflex_loader):
+            raise ValueError(
+                "--during does not go with --torchcompile or --naflex-loader; from Python call "
+                "train(args, during=vcr_zoo.diagnostics.during.During)"
+            )
         loggers = Loggers(args)
         found = resumed_from(args, folder)
         content = checkpoint.read(found) if found else None
@@ -62,6 +72,8 @@ def train(args: argparse.Namespace, progress: Callable | bool | None = None) -> 
         if content:
             checkpoint.load_weights(parts, content, found)
         finish(parts)
+        if args.during:
+            parts.during = during(args.vcr_layers, parts.data_config["input_size"])
         if args.dry_run:
             with nullcontext() if args.rank == 0 else redirect_stdout(None):
                 dry_run(parts, folder)
@@ -200,12 +212,14 @@ def _validated(parts: Parts) -> dict:
     args = parts.args
     if parts.validation is None:
         return {}
-    if parts.eval_model_ema is None:
-        return validate(parts, parts.eval_model)
-    if args.distributed and args.dist_bn:
+    if parts.eval_model_ema is not None and args.distributed and args.dist_bn:
         ema = parts.task.get_trainable_module(ema=True)
         distribute_bn(ema, args.world_size, args.dist_bn == "reduce")
-    return validate(parts, parts.eval_model_ema)
+    model = parts.eval_model if parts.eval_model_ema is None else parts.eval_model_ema
+    watch = parts.during if args.rank == 0 else None
+    with watch(unwrap_model(model)) if watch else nullcontext({}) as seen:
+        metrics = validate(parts, model)
+    return metrics | seen
 
 
 def _row(parts: Parts, epoch: int, trained: dict, validated: dict) -> dict:
@@ -213,12 +227,15 @@ def _row(parts: Parts, epoch: int, trained: dict, validated: dict) -> dict:
     rates = [group["lr"] for group in parts.optimizer.param_groups]
     row = {"epoch": epoch}
     row |= {f"train_{name}": value for name, value in trained.items() if "." not in name}
-    row |= {f"eval_{name}": value for name, value in validated.items()}
+    row |= {f"eval_{name}": value for name, value in validated.items() if "." not in name}
     row |= {"lr": sum(rates) / len(rates)}
-    return row | {f"train_{name}": value for name, value in trained.items() if "." in name}
+    row |= {f"train_{name}": value for name, value in trained.items() if "." in name}
+    return row | {f"eval_{name}": value for name, value in validated.items() if "." in name}
 
 
-def main(argv: list[str] | None = None, prog: str = "train.py") -> int:
+def main(
+    argv: list[str] | None = None, prog: str = "train.py", during: Callable | None = None
+) -> int:
     """The command line: 0 done, 2 wrong request, 3 diverged, 75 stopped and saved."""
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(format="%(message)s", level=logging.INFO)
@@ -226,7 +243,7 @@ def main(argv: list[str] | None = None, prog: str = "train.py") -> int:
     try:
         if any(word.startswith("--timm-script") for word in argv):
             return launch(argv)
-        run = train(options.parse(argv))
+        run = train(options.parse(argv), during=during)
     except KeyboardInterrupt as stopped:
         print(f"{prog}: {stopped or 'stopped'}; --resume auto goes on", file=sys.stderr)
         return INTERRUPTED

@@ -62,6 +62,7 @@ class Parts:
     epochs: int = 0
     metric: str = "top1"
     placements: list = field(default_factory=list)
+    during: Callable | None = None  # measures features while a model is validated
 
     @property
     def updates_per_epoch(self) -> int:
