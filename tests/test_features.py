@@ -1,4 +1,7 @@
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -93,9 +96,9 @@ def test_extraction_leaves_no_trace(images):
 
 
 def test_cache_gives_back_the_same(model, images, tmp_path):
-    """One file, complete, read again without the network; nothing else is left in the folder."""
+    """One file, complete, read again without the network; beside it only an empty lock."""
     first = features(model, images, cache=tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.safetensors")
 
     def never(*_):
         raise AssertionError("computed again")
@@ -104,9 +107,30 @@ def test_cache_gives_back_the_same(model, images, tmp_path):
         patch.setattr(module, "compute", never)
         again = features(model, images, cache=tmp_path)
 
-    assert file.suffix == ".safetensors"
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == file.stat().st_size
     assert torch.equal(first.x, again.x) and torch.equal(first.y, again.y)
     assert again.classes == first.classes
+
+
+def test_who_asks_at_the_same_moment_waits_for_the_first(model, images, tmp_path, monkeypatch):
+    """Cells of one network that are measured at once compute its features once."""
+    calls, both = [], threading.Barrier(2)
+    compute = module.compute
+
+    def slow(*args):
+        calls.append(args)
+        time.sleep(0.3)
+        return compute(*args)
+
+    def ask(_):
+        both.wait()
+        return features(model, images, cache=tmp_path).x
+
+    monkeypatch.setattr(module, "compute", slow)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(ask, range(2))
+
+    assert len(calls) == 1 and torch.equal(one, other)
 
 
 @pytest.mark.parametrize("what", ["weights", "buffer", "mean", "pictures", "placement", "version"])
@@ -130,7 +154,7 @@ def test_cache_knows_what_features_depend_on(what, images, tmp_path, monkeypatch
             monkeypatch.setattr(module, "versions", lambda: {"timm": "another"})
     features(model, images, placement=placement, cache=tmp_path)
 
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 def test_half_precision_is_kept_apart(model, images):
@@ -142,7 +166,7 @@ def test_half_precision_is_kept_apart(model, images):
 
 def test_damaged_cache_is_computed_again(model, images, tmp_path):
     first = features(model, images, cache=tmp_path).x.clone()  # no longer mapped to the file
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(b"not what was written")
 
     assert torch.equal(features(model, images, cache=tmp_path).x, first)

@@ -19,6 +19,7 @@ from timm.models import load_checkpoint
 from torch import Tensor, nn
 
 from vcr_zoo.data import Batches, Images
+from vcr_zoo.data.cache import lock
 from vcr_zoo.placement import find
 from vcr_zoo.results import closest, versions
 
@@ -67,17 +68,17 @@ def features(
     """
     if len(images) == 0:
         raise ValueError("no pictures to compute features of")
-    path = None
-    if cache is not None and hasattr(images, "fingerprint"):
-        key = cache_key(model, images, placement, device)
-        path = Path(cache).expanduser() / f"{key}.safetensors"
+    if cache is None or not hasattr(images, "fingerprint"):
+        return compute(model, images, placement, batch_size, device)
+    key = cache_key(model, images, placement, device)
+    folder = Path(cache).expanduser()
+    path = folder / f"{key}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / f".{key[:2]}.lock"):  # who asks for the same at this moment waits for it
         if path.exists():
             with contextlib.suppress(SafetensorError):  # damaged: computed again
                 return read(path)
-    found = compute(model, images, placement, batch_size, device)
-    if path is None:
-        return found
-    write(path, found)
+        write(path, compute(model, images, placement, batch_size, device))
     return read(path)
 
 

@@ -40,6 +40,19 @@ def test_bootstrap_is_the_normal_interval_for_many_pictures():
     assert high == pytest.approx(mean + error, abs=0.1 * error)
 
 
+def test_groups_are_resampled_whole():
+    """Ten equal pictures of a group tell no more than one: the interval is that of the groups."""
+    one = torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    groups = torch.arange(200).repeat_interleave(10)
+
+    alone, whole = bootstrap(one), bootstrap(one.repeat_interleave(10), groups)
+
+    assert whole[:3] == pytest.approx(alone[:3])
+    apart = bootstrap(one.repeat_interleave(10))
+    assert whole.high - whole.low > 2.5 * (apart.high - apart.low)
+    assert bootstrap(one, torch.arange(200).flip(0)).mean == pytest.approx(alone.mean)
+
+
 def test_bootstrap_of_no_difference_is_nothing():
     assert bootstrap(torch.zeros(50, dtype=torch.float64))[:3] == (0, 0, 0)
 

@@ -198,6 +198,34 @@ def test_launcher_submits_one_task_for_each_cell(tmp_path, monkeypatch):
     assert submitted == [("out.jobs", "slurm"), 7, "no_net_a", "no_net_b"]
     assert [type(error) for _, error in found] == [LookupError, LookupError]
 
+    def fail():
+        raise RuntimeError("the node went down")
+
+    Executor.submit = lambda self, function, cell, *rest: types.SimpleNamespace(
+        result=fail if cell is wanted[0] else lambda: function(cell, *rest)
+    )
+    (_, first), (_, second) = run(wanted, tmp_path / "out.jsonl", launcher="slurm")
+    assert "the node went down; its log is in" in str(first) and "no_net_b" in str(second)
+
+    def refuse(folder, cluster):
+        raise OSError("no sbatch")
+
+    monkeypatch.setitem(sys.modules, "submitit", types.SimpleNamespace(AutoExecutor=refuse))
+    with pytest.raises(RuntimeError, match=r"submitted to 'slurm': no sbatch.*--jobs"):
+        list(run(wanted, tmp_path / "out.jsonl", launcher="slurm"))
+
+
+def test_groups_of_the_test_pictures_are_kept_beside_the_answers(known, tmp_path):
+    """So that intervals can resample groups whole."""
+    cell, out = Cell(network(tmp_path / "net"), "made", "prototype"), tmp_path / "out.jsonl"
+
+    found = measure(cell, out)
+
+    names = torch.as_tensor(pictures("test").groups.astype(int))
+    numbers = matrix.groups_of(out, found["top1"]).long()
+    assert len(numbers) == len(right(out, found["top1"])) and numbers.unique().tolist() == [0, 1, 2]
+    assert ((numbers[:, None] == numbers) == (names[:, None] == names)).all()
+
 
 @pytest.mark.parametrize(
     "protocol, function", [("probe", choose), ("knn", knn_votes), ("fewshot", fewshot_right)]

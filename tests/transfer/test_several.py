@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import timm
+import torch
 
 from vcr_zoo.features import load_model
+from vcr_zoo.results import paired
 from vcr_zoo.transfer import several as module
-from vcr_zoo.transfer.several import report, several
+from vcr_zoo.transfer.several import Arm, over_seeds, records, report, several
 
 from .made import network, pictures
 
@@ -21,7 +25,9 @@ def test_every_control_is_beside_the_joined_network(data, tmp_path):
     arms, likeness = several(nets[:2], "made", long=nets[2], save=tmp_path / "joined")
 
     assert set(arms) == {"one short run", "averaged logits", "side by side", "one long run"}
-    assert all(0.4 < metrics["top1"] <= 1 for metrics in arms.values())
+    for one in arms.values():
+        assert 0.4 < one.metrics[0]["top1"] <= 1
+        assert one.right[0].mean().item() == pytest.approx(one.metrics[0]["top1"])
     assert likeness.shape == (2, 2) and 0 < likeness[0, 1] < 1
     assert f"{likeness[0, 1]:6.3f}" in report(arms, likeness)
     saved = timm.create_model(f"local-dir:{tmp_path / 'joined'}", pretrained=True)
@@ -36,4 +42,58 @@ def test_a_network_joined_with_itself_is_seen_to_be_alike(data, tmp_path):
 
     assert likeness[0, 1] == pytest.approx(1)
     assert "alike" in report(arms, likeness)
-    assert arms["averaged logits"]["top1"] == arms["one short run"]["top1"]
+    assert arms["averaged logits"].metrics[0]["top1"] == arms["one short run"].metrics[0]["top1"]
+
+
+@pytest.mark.parametrize("per", ["network", "feature"])
+def test_every_arm_is_on_the_same_scale(data, tmp_path, monkeypatch, per):
+    """The long run is normalized as the short ones are: a network that plays both parts, and whose
+    features are a thousand times larger than the other's, gives the same numbers in both."""
+    nets = [load_model(network(tmp_path / str(seed), seed)) for seed in range(2)]
+    plain = module.features
+
+    def features(model, images, **options):
+        found = plain(model, images, **options)
+        if model is nets[1]:
+            return replace(found, x=1000 * found.x)
+        return found
+
+    monkeypatch.setattr(module, "features", features)
+    arms, _ = several([nets[1], nets[1]], "made", long=nets[1], per=per)
+
+    short, long = arms["one short run"].metrics[0], arms["one long run"].metrics[0]
+    assert short == pytest.approx(long, abs=1e-4)
+
+
+def test_gains_over_seeds_are_paired():
+    """The mean difference with Student's interval, of pairs of one seed."""
+    right = [torch.tensor([1.0, 0.0]).double(), torch.ones(2).double()]
+
+    def once(joined, short, picture):
+        metrics = [{"top1": v, "per_class": v, "log_loss": 1.0} for v in (joined, short)]
+        arms = {
+            "one short run": Arm(metrics[1:], [right[0]]),
+            "side by side": Arm(metrics[:1], [picture]),
+        }
+        return arms, torch.eye(2)
+
+    arms, likeness = over_seeds([once(0.9, 0.8, right[1]), once(0.7, 0.5, right[1])])
+
+    gain = paired([0.1, 0.2]).scaled(100)
+    (line,) = (line for line in report(arms, likeness).splitlines() if "one short run" in line)
+    assert line.endswith(str(gain)) and " 65.00" in line
+    assert "+50.00 [" in line  # of the two pictures, one is won
+
+
+def test_every_number_is_recorded_with_its_arm(data, tmp_path):
+    nets = [load_model(network(tmp_path / str(seed), seed)) for seed in range(3)]
+    arms, _ = several(nets[:2], "made", long=nets[2])
+    settings = {"per": "network", "level": "fine"}
+
+    found = records(arms, ["a", "b"], nets[:2], "made", settings, long=("c", nets[2]), seed=4)
+
+    assert len(found) == 4 * 4 and len({result.cell() for result in found}) == len(found)
+    assert {r.model for r in found if r.settings["arm"] == "one long run"} == {"c"}
+    assert {r.model for r in found if r.settings["arm"] != "one long run"} == {"a + b"}
+    (joined,) = (r for r in found if (r.settings["arm"], r.metric) == ("side by side", "top1"))
+    assert joined.value == arms["side by side"].metrics[0]["top1"] and joined.seed == 4

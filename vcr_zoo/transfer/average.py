@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from vcr_zoo.features import Features
 
@@ -30,6 +31,21 @@ def average(
     Raises:
         ValueError: for no networks, other pictures, or features that `check` refuses.
     """
+    logits = logits_of_each(trains, validations, tests, **settings)
+    mean, *alone = (scores(z.softmax(dim=-1), tests[0].y) for z in (logits.mean(dim=0), *logits))
+    return mean, alone
+
+
+def logits_of_each(
+    trains: Sequence[Features],
+    validations: Sequence[Features],
+    tests: Sequence[Features],
+    **settings,
+) -> Tensor:
+    """What a linear probe on every network alone says of the test pictures: (networks, n, k).
+
+    Args, Raises: as `average`.
+    """
     networks = list(zip(trains, validations, tests, strict=True))
     if not networks or any(not torch.equal(test.y, tests[0].y) for test in tests):
         raise ValueError("averaging needs features of one network or more, of the same pictures")
@@ -38,7 +54,4 @@ def average(
         check(train=train, validation=validation, test=test)
         classifier, _ = choose(train, validation, **settings)
         logits.append(classifier.logits(test.x)[0])
-    mean, *alone = (
-        scores(z.softmax(dim=-1), tests[0].y) for z in (torch.stack(logits).mean(dim=0), *logits)
-    )
-    return mean, alone
+    return torch.stack(logits)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vcr_zoo.results import Interval, Result, paired
 
-from .matrix import Cell, right
+from .matrix import Cell, groups_of, right
 
 DRAWS = 2000  # resamplings of the test pictures
 # Colours of Okabe and Ito, told apart by colour-blind people; the marker says it again.
@@ -32,11 +32,22 @@ class Row(NamedTuple):
     pictures: Interval | None = None
 
 
-def bootstrap(difference: Tensor, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Mean difference with the 95 % percentile interval over resampled test pictures: (n,)."""
+def bootstrap(
+    difference: Tensor, groups: Tensor | None = None, *, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """Mean difference with the 95 % percentile interval over resampled test pictures: (n,).
+
+    Args:
+        groups: numbers of groups (n,) which are resampled whole, as their pictures are alike;
+            None: every picture is its own.
+    """
     n = len(difference)
+    groups = torch.arange(n) if groups is None else groups.long()
+    sizes = torch.bincount(groups)
+    sums = torch.zeros(len(sizes), dtype=difference.dtype).index_add(0, groups, difference)
     generator = torch.Generator().manual_seed(seed)
-    means = [difference[torch.randint(n, (n,), generator=generator)].mean() for _ in range(draws)]
+    drawn = (torch.randint(len(sizes), sizes.shape, generator=generator) for _ in range(draws))
+    means = [sums[chosen].sum() / sizes[chosen].sum() for chosen in drawn]
     low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     return Interval(difference.mean().item(), low.item(), high.item(), n)
 
@@ -79,7 +90,8 @@ def differences(mine: dict[int, Result], theirs: dict[int, Result], out: str | P
     vectors = [(right(out, a), right(out, b)) for a, b in pairs]
     pictures = None
     if all(a is not None and b is not None for a, b in vectors):
-        pictures = bootstrap(torch.stack([a - b for a, b in vectors]).mean(dim=0))
+        difference = torch.stack([a - b for a, b in vectors]).mean(dim=0)
+        pictures = bootstrap(difference, groups_of(out, pairs[0][0]))
     runs: dict[tuple[str, str], list[float]] = {}
     for a, b in pairs:
         runs.setdefault((a.weights, b.weights), []).append(a.value - b.value)

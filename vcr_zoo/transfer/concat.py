@@ -158,10 +158,20 @@ def normalize(joined: Concat, x: Tensor, per: str = "network") -> Tensor:
             f"features of width {x.shape[1]} for {joined.num_features}, per {per!r}: give the "
             "module's own features, and per='network' or 'feature'"
         )
-    mean, power = x.double().mean(dim=0), x.double().var(dim=0, correction=0)
-    if per == "network":
-        power = torch.cat([p.mean().expand(len(p)) for p in power.split(joined.widths)])
-    std = torch.where(power > 0, power.sqrt(), 1.0)  # a constant feature stays as it is
+    mean, std = scaling(x, joined.widths, per)
     joined.shift.add_(mean.to(joined.shift) * joined.scale)
     joined.scale.mul_(std.to(joined.scale))
     return ((x.double() - mean) / std).float()
+
+
+def scaling(x: Tensor, widths: Sequence[int], per: str) -> tuple[Tensor, Tensor]:
+    """What `normalize` subtracts from features and divides them by: (n, d) -> float64 (d,), (d,).
+
+    Args:
+        widths: features of each network, in order.
+        per: "network" or "feature".
+    """
+    mean, power = x.double().mean(dim=0), x.double().var(dim=0, correction=0)
+    if per == "network":
+        power = torch.cat([p.mean().expand(len(p)) for p in power.split(list(widths))])
+    return mean, torch.where(power > 0, power.sqrt(), 1.0)  # a constant feature stays as it is

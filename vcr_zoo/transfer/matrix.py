@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -159,6 +160,7 @@ def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dic
     train, validation = (
         load(cell.data, part, level=cell.level) for part in ("train", "validation")
     )
+    last = load_test(cell.data, level=cell.level)  # whose pictures nobody looks at before `test`
     blank = Result(
         model=cell.weights,
         data=cell.data,
@@ -168,7 +170,7 @@ def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dic
         seed=cell.seed,
         settings={"level": cell.level, **SETTINGS.get(cell.protocol, {})},
         weights=weights_sha256(model),
-        fingerprint=fingerprint(train, validation, load_test(cell.data, level=cell.level)),
+        fingerprint=fingerprint(train, validation, last),
         versions=versions(),
         command=cell.command,
     )
@@ -177,7 +179,7 @@ def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dic
     parts = [features(model, images, cache=cache) for images in (train, validation)]
 
     def test() -> Features:
-        return features(model, load_test(cell.data, level=cell.level), cache=cache)
+        return features(model, last, cache=cache)
 
     metrics, right = PROTOCOLS[cell.protocol](*parts, test, cell)
     results = {
@@ -188,11 +190,19 @@ def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dic
         path = right_file(out, next(iter(results.values())))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"right": right.to(torch.float16).cpu().contiguous()}, partial)
+        kept = {"right": right.to(torch.float16).cpu().contiguous()}
+        if len(right) == len(last):  # coarse-to-fine leaves pictures out
+            kept["groups"] = group_numbers(last)
+        save_file(kept, partial)
         partial.replace(path)
     for result in reversed(results.values()):
         append(out, result)
     return results
+
+
+def group_numbers(images: Images) -> Tensor:
+    """A number for every picture that pictures of its group share: int32 (n,)."""
+    return torch.from_numpy(np.unique(images.groups, return_inverse=True)[1].astype(np.int32))
 
 
 def fingerprint(*parts: Images) -> str:
@@ -248,6 +258,12 @@ def right(out: str | Path, main: Result) -> Tensor | None:
     return load_file(path)["right"].double() if path.exists() else None
 
 
+def groups_of(out: str | Path, main: Result) -> Tensor | None:
+    """Numbers of the groups of the test pictures of `right` (n,), where they are known."""
+    path = right_file(out, main)
+    return load_file(path).get("groups") if path.exists() else None
+
+
 def run(
     wanted: Sequence[Cell],
     out: str | Path,
@@ -278,7 +294,7 @@ def run(
         ) as pool:
             futures = {pool.submit(attempt, cell, out, cache): cell for cell in wanted}
             for future in concurrent.futures.as_completed(futures):
-                yield futures[future], future.result()
+                yield futures[future], outcome(future.result)
 
 
 def attempt(cell: Cell, out: str | Path, cache: str | Path | None) -> dict | Exception:
@@ -289,18 +305,40 @@ def attempt(cell: Cell, out: str | Path, cache: str | Path | None) -> dict | Exc
         return error
 
 
+def outcome(result: Callable[[], dict | Exception], hint: str = "") -> dict | Exception:
+    """What `attempt` gave, or why there is nothing: its process was killed, its task failed."""
+    try:
+        return result()
+    except Exception as error:  # whatever a pool or a cluster raises: the others go on
+        why = str(error) or type(error).__name__
+        return RuntimeError(f"its process ended without a result: {why}{hint}")
+
+
 def submitted(wanted, out, cache, jobs: int, launcher: str) -> Iterator:
-    """`run` through submitit: each cell a task of one array on a cluster, or a local process."""
+    """`run` through submitit: each cell a task of one array on a cluster, or a local process.
+
+    The folder of `out` must be one that the cluster's machines see; the tasks' logs lie in it.
+
+    Raises:
+        RuntimeError: if nothing can be submitted from here.
+    """
     try:
         import submitit
     except ImportError as error:
         raise ImportError("--launcher needs submitit: pip install 'vcr_zoo[slurm]'") from error
-    logs = Path(out).with_suffix(".jobs")
-    executor = submitit.AutoExecutor(folder=logs, cluster=launcher)
-    executor.update_parameters(
-        name="vcr-zoo-transfer", cpus_per_task=4, timeout_min=240, slurm_array_parallelism=jobs
-    )
-    with executor.batch():
-        tasks = [executor.submit(attempt, cell, out, cache) for cell in wanted]
+    out, cache = Path(out).absolute(), Path(cache).absolute() if cache else None
+    logs = out.with_suffix(".jobs")
+    try:
+        executor = submitit.AutoExecutor(folder=logs, cluster=launcher)
+        executor.update_parameters(
+            name="vcr-zoo-transfer", cpus_per_task=4, timeout_min=240, slurm_array_parallelism=jobs
+        )
+        with executor.batch():
+            tasks = [executor.submit(attempt, cell, out, cache) for cell in wanted]
+    except Exception as error:  # sbatch is not here, or refuses
+        raise RuntimeError(
+            f"nothing could be submitted to {launcher!r}: {error}. Run it where sbatch works, or "
+            "without --launcher, with --jobs"
+        ) from error
     for cell, task in zip(wanted, tasks, strict=True):
-        yield cell, task.result()
+        yield cell, outcome(task.result, f"; its log is in {logs}")
