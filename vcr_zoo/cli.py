@@ -104,11 +104,14 @@ def run_data_get(args) -> int:
 
 
 def run_data_show(args) -> None:
+    from pathlib import Path
+
     from vcr_zoo.data import load
     from vcr_zoo.data.sheet import sheet
 
     images = load(args.name, args.split, args.level)
-    path = args.output or f"{args.name.replace('/', '-')}.png"
+    path = Path(args.output or f"{args.name.replace('/', '-')}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
     sheet(images, args.each).save(path)
     print(f"{images}\n{path}")
 
@@ -305,9 +308,15 @@ def add_concat(commands) -> None:
         help="several networks as one, beside each alone, averaged logits and one long run",
         epilog="example: vcr-zoo concat runs/short-0 runs/short-1 --data silhouettes --output two",
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="names or paths, two or more")
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="names or paths, two or more; {seed} in them stands for each seed",
+    )
     parser.add_argument("--data", required=True, help="data set to probe on")
     parser.add_argument("--level", default="fine", help="label level: fine (default) or coarse")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(default: 0)")
     parser.add_argument("--long", metavar="MODEL", help="one run of as many steps as all of them")
     parser.add_argument(
         "--per",
@@ -316,17 +325,17 @@ def add_concat(commands) -> None:
         help="what is brought to one scale: each network as a whole (default), or each feature",
     )
     parser.add_argument("--output", help="folder for the joined network, loadable as local-dir:")
+    parser.add_argument("--results", default="concat.jsonl", help="(default: concat.jsonl)")
     parser.set_defaults(run=run_concat)
 
 
 def run_concat(args) -> None:
-    from vcr_zoo.features import load_model
-    from vcr_zoo.transfer.several import report, several
+    from vcr_zoo.transfer.several import over_seeds, report, run
 
-    models = [load_model(name) for name in args.models]
-    long = load_model(args.long) if args.long else None
-    options = {"level": args.level, "per": args.per, "save": args.output, "cache": feature_cache()}
-    print(report(*several(models, args.data, long=long, **options)))
+    options = {"per": args.per, "level": args.level, "save": args.output, "cache": feature_cache()}
+    settings = {"long": args.long, "seeds": args.seeds, "out": args.results}
+    print(report(*over_seeds(run(args.models, args.data, **settings, **options))))
+    print(f"\n{args.results}")
     if args.output:
         print(
             f"import timm, vcr_zoo; timm.create_model('local-dir:{args.output}', pretrained=True)"

@@ -33,6 +33,8 @@ def test_show_writes_a_contact_sheet(files, tmp_path, capsys):
         with Image.open(path) as picture:
             assert picture.size == (NAME + 10 * CELL, classes * CELL)
     assert main(["data", "show", "fmnist", "--split", "test"]) == 2
+    assert main(["data", "show", "fmnist", "--output", str(tmp_path / "new" / "a.png")]) == 0
+    assert (tmp_path / "new" / "a.png").exists()
 
 
 def test_a_sheet_shows_each_picture_beside_its_class():

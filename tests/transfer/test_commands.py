@@ -57,13 +57,28 @@ def test_rank_ends_with_a_recommendation(known, capsys):
 
 
 def test_concat_shows_controls_and_likeness_and_saves(known, capsys):
-    command = ["concat", f"{known}/a-0", f"{known}/a-1", "--data", "made"]
+    out = known / "concat.jsonl"
+    command = ["concat", f"{known}/a-0", f"{known}/a-1", "--data", "made", "--results", str(out)]
 
     assert main([*command, "--long", f"{known}/b-0", "--output", str(known / "joined")]) == 0
 
     printed = capsys.readouterr().out
     assert all(arm in printed for arm in ("one short run", "one long run", "CKA"))
+    assert "over seeds" not in printed and str(out) in printed
     assert (known / "joined" / "model.safetensors").exists()
+    assert len(read(out)) == 4 * 4 and f"{known}/b-0" in read(out)[0].command
+
+
+def test_concat_over_seeds_pairs_them(known, capsys):
+    """{seed} stands for each; what would be the same networks for all seeds is refused."""
+    out = known / "concat.jsonl"
+    seeds = ["--data", "made", "--seeds", "0", "1", "--results", str(out)]
+
+    assert main(["concat", f"{known}/a-{{seed}}", f"{known}/b-{{seed}}", *seeds]) == 0
+    assert "over seeds [95 %]" in capsys.readouterr().out
+    assert {result.seed for result in read(out)} == {0, 1} and len(read(out)) == 2 * 3 * 4
+    assert main(["concat", f"{known}/a-{{seed}}", f"{known}/b-0", *seeds]) == 2
+    assert "put {seed} in it" in capsys.readouterr().err
 
 
 def test_bench_prints_one_json_object(capsys):
