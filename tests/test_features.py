@@ -1,7 +1,13 @@
+import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -309,3 +315,68 @@ def test_bare_weights_say_what_is_missing(model, tmp_path):
 def test_folder_without_a_model_is_answered(tmp_path):
     with pytest.raises(LookupError, match=r"holds no config\.json"):
         load_model(tmp_path)
+
+
+class Repository(BaseHTTPRequestHandler):
+    """The files of one folder as a Hub's someone/net, at one commit."""
+
+    folder: Path
+
+    def do_HEAD(self) -> None:
+        self.send(body=False)
+
+    def do_GET(self) -> None:
+        self.send(body=True)
+
+    def send(self, body: bool) -> None:
+        start, _, name = self.path.partition("/resolve/main/")
+        path = self.folder / name
+        if start != "/someone/net" or not path.is_file():
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound" if name else "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        data = path.read_bytes()
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *_) -> None:
+        """Say nothing."""
+
+
+def test_a_repository_of_the_hub_is_loaded_by_its_name(model, tmp_path):
+    """hf-hub:owner/name gives the same network, from a Hub on this machine; one that is not there
+    is said so in a line."""
+    save_for_hf(model, tmp_path / "net", safe_serialization=True)
+    handler = type("Handler", (Repository,), {"folder": tmp_path / "net"})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    code = (
+        "from vcr_zoo.features import load_model, weights_sha256\n"
+        "print(weights_sha256(load_model('hf-hub:someone/net')))\n"
+        "try:\n    load_model('hf-hub:someone/other')\n"
+        "except (OSError, LookupError, ValueError) as error:\n    print('refused', error)"
+    )
+    own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | own,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    assert done.returncode == 0, done.stderr
+    found, refused, *_ = done.stdout.splitlines()
+    assert found == weights_sha256(model) and refused.startswith("refused")

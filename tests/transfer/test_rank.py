@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from vcr_zoo.transfer.rank import rank, report
+from vcr_zoo.transfer.rank import drawn, rank, report
 
 from .made import network, pictures
 
@@ -73,5 +74,17 @@ def test_what_cannot_be_ranked_is_answered(folder, tmp_path):
         rank([], folder)
     with pytest.raises(LookupError, match=r"neither a data set nor a folder.*Closest: fmnist"):
         rank([network(tmp_path / "a")], "fmnst")
-    with pytest.raises(ValueError, match="0 pictures tell nothing"):
-        rank([network(tmp_path / "a")], folder, limit=0)
+    with pytest.raises(ValueError, match="1 pictures of 3 classes tell nothing"):
+        rank([network(tmp_path / "a")], folder, limit=1)
+
+
+def test_pictures_are_drawn_of_each_class_its_share():
+    """A class of five among a thousand is there, and the others are not over-represented."""
+    y = torch.tensor([2] * 5 + [0] * 600 + [1] * 395)[torch.randperm(1000)]
+
+    chosen = drawn(y, 100, seed=0)
+
+    assert torch.bincount(y[chosen]).tolist() == pytest.approx([59.5, 39.5, 1], abs=1)
+    assert chosen.tolist() == sorted(set(chosen.tolist())) != drawn(y, 100, seed=1).tolist()
+    assert torch.bincount(y[drawn(y, 3, seed=0)]).tolist() == [1, 1, 1]
+    assert drawn(y, 5000, seed=0).tolist() == list(range(1000))

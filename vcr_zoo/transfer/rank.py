@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
@@ -45,7 +45,7 @@ def rank(
         models: names or paths that `load_model` takes.
         where: a name that `vcr_zoo.data.load` takes or a folder with one subfolder for each class,
             of which, as of the set, the train part is used if there is one.
-        limit: pictures looked at, drawn at random from the seed.
+        limit: pictures looked at, drawn at random from the seed, of each class its share.
 
     Raises:
         LookupError: for a `where` that is neither, or a model that does not exist.
@@ -66,21 +66,37 @@ def rank(
 
 def pictures(where: str | Path, limit: int, seed: int) -> Dataset:
     """At most `limit` labelled pictures of a named set or a folder."""
-    if limit < 1:
-        raise ValueError(f"{limit} pictures tell nothing: give a limit above the number of classes")
-    generator = torch.Generator().manual_seed(seed)
     root = Path(where).expanduser()
     if named(where):
         images = load(str(where), "train")
-        return images.subset(torch.randperm(len(images), generator=generator)[:limit].sort()[0])
+        return images.subset(drawn(torch.tensor(images.y), limit, seed))
     if not root.is_dir():
         raise LookupError(
             f"{where} is neither a data set nor a folder.{closest(str(where), DATASETS)}"
         )
     folder = ImageFolder(root / "train" if (root / "train").is_dir() else root)
-    chosen = torch.randperm(len(folder), generator=generator)[:limit].sort()[0].tolist()
+    chosen = drawn(torch.tensor(folder.targets), limit, seed).tolist()
     folder.samples = [folder.samples[i] for i in chosen]
     return folder
+
+
+def drawn(y: Tensor, limit: int, seed: int) -> Tensor:
+    """Indices of at most `limit` pictures, at random, of each class its share and at least one:
+    (n,) -> sorted (m,).
+
+    Raises:
+        ValueError: for a limit below the number of classes.
+    """
+    sizes = torch.bincount(y)
+    if limit < (classes := int((sizes > 0).sum())):
+        raise ValueError(
+            f"{limit} pictures of {classes} classes tell nothing: raise --limit well above that"
+        )
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    order = order[y[order].argsort(stable=True)]  # class by class, at random within each
+    place = torch.arange(len(y)) - (sizes.cumsum(0) - sizes)[y[order]]
+    share = place / sizes[y[order]]  # that of a class which is drawn before this picture
+    return order[share.argsort(stable=True)[:limit]].sort().values
 
 
 def named(where: str | Path) -> bool:
