@@ -385,6 +385,63 @@ def test_a_group_of_processes_counts_as_one_batch(tmp_path, dim, rows):
         assert relative(own / 2, part) < 1e-9
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("rows", [None, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_gpu_finds_the_same_gradient_and_waits_for_nothing(channels_last, dtype, rows):
+    """As the CPU does in float64, and no answer travels back to the host."""
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    x = (0.7 * torch.randn(16, 48, 14, 14)).to(dtype).contiguous(memory_format=form)
+    passed = torch.randn(x.shape)
+    settings = dict(dim=1, rows=rows, offset=3)
+    exact = gradients(x.double(), 0 * passed, lambda x: tap(x, 1.0, 1.0, **settings))
+
+    there = x.cuda().requires_grad_()
+    zeros = torch.zeros_like(there)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        y, loss = tap(there, 1.0, 1.0, **settings)
+        ((zeros * y).sum() + loss).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-2
+    assert abs(loss.cpu() / exact[0] - 1) < tolerance
+    assert relative(there.grad.cpu(), exact[1]) < tolerance
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dim, shape", [(1, (4, 6, 5, 5)), (-1, (4, 25, 6))])
+def test_a_few_rows_disturb_no_gradient_that_others_hold(dim, shape, channels_last):
+    """An addition hands the same gradient tensor to both sides; adding rows in place on one side
+    must not show on the other."""
+    x = torch.randn(shape)
+    if channels_last and dim == 1:
+        x = x.contiguous(memory_format=torch.channels_last)
+    left, right = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, loss = tap(left * 1.0, 1.0, 1.0, dim=dim, rows=8, offset=1)
+    passed = torch.randn(shape)
+    ((y + right * 1.0) * passed).sum().add(loss).backward()
+
+    assert torch.equal(right.grad, passed)
+    assert not torch.equal(left.grad, passed)
+
+
+@pytest.mark.parametrize("rows", [None, 8])
+def test_the_penalty_alone_has_a_dense_gradient(rows):
+    """Of features that nothing else uses."""
+    x = torch.randn(4, 6, 5, 5, requires_grad=True)
+    _, loss = tap(x, 1.0, 1.0, dim=1, rows=rows, offset=1)
+    (found,) = torch.autograd.grad(loss, x)
+    index = None if rows is None else sampled(x, rows, 1, 1)
+    (expected,) = torch.autograd.grad(written_out(x, 1, 1, delta=1.0, dim=1, index=index), x)
+
+    assert not found.is_sparse
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_frozen_feature_is_tapped_without_a_gradient():
     """Below a frozen layer there is nothing to regularize, and nothing to break."""
     y, loss = tap(torch.randn(8, 4), 1.0, 1.0)

@@ -395,26 +395,19 @@ class Penalties:
                 f"{f' and {len(missed) - 1} more' if missed[1:] else ''}: is the model in training "
                 "mode? Activation checkpointing must use use_reentrant=False."
             )
-        done += self.finish(few)
-        collected.total = torch.stack([penalty for _, penalty, _ in done]).sum()
-        terms = torch.stack([terms for _, _, terms in done])
-        where = torch.tensor([i for i, _, _ in done], device=terms.device)
-        sums = terms.new_zeros(len(self.placements), 2).index_add_(0, where, terms)
-        collected.variance, collected.covariance = sums.unbind(dim=1)
-
-    def finish(self, few: list[tuple[int, Tensor]]) -> list[tuple[int, Tensor, Tensor]]:
-        """Penalty and terms of placements where few samples take part, alike ones at once."""
-        stacks = {}
-        for i, samples in few:
-            alike = (samples.shape, samples.dtype, self.weights[i])
-            stacks.setdefault(alike, []).append((i, samples))
-        done = []
-        for (*_, (alpha, beta)), members in stacks.items():
+        penalties = [penalty for _, penalty, _ in done]
+        terms = [(i, pair) for i, _, pair in done]
+        for members, (alpha, beta) in alike(few, self.weights):
             features = torch.stack([samples for _, samples in members])
             v, k = Terms.apply(features, self.delta, self.eps, beta > 0)
-            penalties, terms = alpha * v + beta * k, torch.stack([v, k], dim=1).detach()
-            done += [(i, penalties[j], terms[j]) for j, (i, _) in enumerate(members)]
-        return done
+            penalties.append((alpha * v + beta * k).sum())
+            pairs = torch.stack([v, k], dim=1).detach().unbind()
+            terms += [(i, pair) for (i, _), pair in zip(members, pairs, strict=True)]
+        collected.total = torch.stack(penalties).sum()
+        sums = dict.fromkeys(range(len(self.placements)), 0.0)
+        for i, pair in terms:  # a module that is called twice has two
+            sums[i] = sums[i] + pair
+        collected.variance, collected.covariance = torch.stack([*sums.values()]).unbind(dim=1)
 
     def tapped(self, i: int, x: Tensor) -> Tensor:
         """The tensor at placement i, tapped."""
@@ -451,6 +444,15 @@ class Penalties:
         self.active = False
         while self.undo:
             self.undo.pop()()
+
+
+def alike(few: list[tuple[int, Tensor]], weights: list[tuple[float, float]]):
+    """Placements whose samples can be stacked, and their weights."""
+    stacks = {}
+    for i, samples in few:
+        key = (samples.shape, samples.dtype, weights[i])
+        stacks.setdefault(key, []).append((i, samples))
+    return [(members, pair) for (*_, pair), members in stacks.items()]
 
 
 class Hook:
