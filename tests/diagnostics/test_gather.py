@@ -109,3 +109,18 @@ def test_a_network_without_a_head_has_its_pooled_features():
     """num_classes=0 is how timm gives features; nothing calls a classifier there."""
     with tapped(network(num_classes=0), "pooled") as embed, torch.inference_mode():
         assert embed(torch.zeros(2, 3, 32, 32))["pooled"].shape == (2, 96)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gathers_what_the_cpu_does():
+    """Up to bfloat16, in which a GPU extracts features."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    images = pictures(40)
+    here, there = (
+        gather(network(), images, sample=8, device=device).parts["pooled"].whole()
+        for device in ("cpu", "cuda")
+    )
+
+    assert there.products.device.type == "cuda" and there.products.dtype == torch.float64
+    torch.testing.assert_close(there.mean.cpu(), here.mean, rtol=0.05, atol=0.02)

@@ -9,7 +9,7 @@ import torch
 
 from vcr_zoo.cli import main
 from vcr_zoo.diagnostics import inspect as module
-from vcr_zoo.diagnostics.inspect import compare, inspect
+from vcr_zoo.diagnostics.inspect import compare, inspect, passes
 from vcr_zoo.diagnostics.measures import MEASURES
 from vcr_zoo.diagnostics.pictures import ordered
 from vcr_zoo.diagnostics.report import OTHERS, write
@@ -56,12 +56,21 @@ def test_a_classifier_of_other_classes_has_none():
     model = network(num_classes=7)
     numbers = inspect(model, pictures(20), sample=10, corrupted=0).numbers["pooled"]
 
-    assert "tells 7 classes apart, the data has 3" in numbers["self_duality"].because
+    assert "tells 7 classes apart, not 3" in numbers["self_duality"].because
     assert (
         inspect(network(num_classes=0), pictures(20), corrupted=0)
         .numbers["pooled"]["disagreement"]
         .because.endswith("no linear classifier of these features")
     )
+
+
+def test_progress_is_told_of_every_picture_that_is_shown():
+    """What the bar counts is what the bar was promised."""
+    told = []
+    options = dict(sample=20, corrupted=6)
+    inspect(network(), pictures(30), watch=told.append, **options)
+
+    assert sum(told) == passes(30, **options) == 30 + 6 * 36
 
 
 def test_a_network_is_equal_to_itself_in_another_basis(pair):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .inspect import compare, inspect, network, pictures
+from .inspect import compare, inspect, network, passes, pictures
 from .report import write
 
 
@@ -35,9 +35,9 @@ def inspected(
     found = []
     for name, model in zip(names, networks, strict=True):
         images = pictures(data, split, level, model, limit, seed)
-        with tqdm(total=len(images), desc=name, unit="picture", file=sys.stderr) as bar:
-            watch = lambda seen, bar=bar: bar.update(seen - bar.n)  # noqa: E731
-            found.append(inspect(model, images, name=name, seed=seed, watch=watch, **options))
+        total = passes(len(images), **options)
+        with tqdm(total=total, desc=name, unit="picture", file=sys.stderr) as bar:
+            found.append(inspect(model, images, name=name, seed=seed, watch=bar.update, **options))
     command = ["vcr-zoo", "inspect", names[0], *(["--against", names[1]] if names[1:] else [])]
     command += ["--data", data, "--split", split, "--level", level, "--out", str(out)]
     command += ["--pictures", str(limit), "--seed", str(seed)]

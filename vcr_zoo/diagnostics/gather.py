@@ -53,7 +53,7 @@ def gather(
         positions: of a map or a sequence of tokens "mean" takes the average, and "one" a single
             position of each picture, another one for each: what the penalty sees, thinned.
         sample: pictures whose rows are kept, for what compares pictures with each other.
-        watch: is told how many pictures have passed.
+        watch: is told of every batch how many pictures have passed.
 
     Raises:
         ValueError: for no pictures, or features that are not finite.
@@ -78,7 +78,7 @@ def gather(
                 held.setdefault(name, []).append(features[chosen.to(device)].cpu())
             labels.append(y.cpu()[chosen])
             seen += len(x)
-            watch(seen)
+            watch(len(x))
     sampled = {name: torch.cat(some) for name, some in held.items()}
     return Gathered(parts, sampled, torch.cat(labels), drawn, classes)
 

@@ -18,7 +18,7 @@ from vcr_zoo.results import closest
 
 from .cka import cka
 from .collapse import disagreement, nearest_class_correct, self_duality
-from .corruptions import LEVELS
+from .corruptions import CORRUPTIONS, LEVELS
 from .gather import Gathered, gather
 from .imbalance import imbalance
 from .information import information
@@ -80,6 +80,7 @@ def inspect(
         sample: pictures kept for the measurements that compare pictures with each other, or ask
             about each: a random part of them all.
         corrupted: pictures of that sample that are also shown corrupted; 0 leaves it out.
+        watch: is told of every batch how many pictures have passed.
 
     Raises:
         ValueError: for no pictures, or features that are not finite.
@@ -97,9 +98,15 @@ def inspect(
     curves = {}
     if corrupted and found.last == "pooled":
         few = found.indices[torch.linspace(0, len(found.indices) - 1, corrupted).long().unique()]
-        few = few[: max(len(images) - 1, 1)]
-        curves = robustness(model, images, few, moments["pooled"], levels=levels, **options)
+        few = few[: max(len(images) - 1, 1)]  # class means are of the others
+        options |= {"levels": levels, "watch": watch}
+        curves = robustness(model, images, few, moments["pooled"], **options)
     return Inspection(name, weights_sha256(model), len(images), found, moments, numbers, curves)
+
+
+def passes(pictures: int, sample: int = SAMPLE, corrupted: int = CORRUPTED, **_) -> int:
+    """How many pictures `inspect` shows the network in all."""
+    return pictures + min(pictures, sample, corrupted) * (1 + len(CORRUPTIONS) * len(LEVELS))
 
 
 def sampled(x: Tensor, y: Tensor, m: Moments) -> dict[str, Measured]:
@@ -128,7 +135,7 @@ def classifier(model: nn.Module, found: Gathered, m: Moments) -> dict[str, Measu
     if not isinstance(head, nn.Linear) or head.in_features != x.shape[1]:
         because = "the network has no linear classifier of these features"
     elif head.out_features != len(found.classes):
-        because = f"it tells {head.out_features} classes apart, the data has {len(found.classes)}"
+        because = f"the network tells {head.out_features} classes apart, not {len(found.classes)}"
     elif known and tuple(map(str, known)) != found.classes:
         because = "the network tells other classes apart"
     if because:

@@ -374,7 +374,7 @@ PICTURES: dict[str, tuple[Callable, str]] = {
         "Class means where they differ most, in units of the larger deviation shown; ellipses are "
         "one standard deviation of a class's pictures.",
     ),
-    "angles": (angles, "Which class means point the same way: a network that collapsed has none."),
+    "angles": (angles, "Which class means point the same way; in a collapsed network none do."),
     "noise": (noise, "How far decisions hold when pictures get worse."),
     "likeness": (likeness, "How far features stay what they were when pictures get worse."),
 }

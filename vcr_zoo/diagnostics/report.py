@@ -27,6 +27,7 @@ OTHERS = {  # measure: label, meaning
     "disagreement": ("NC4, classifier from nearest mean", "share decided otherwise; 0 is collapse"),
 }
 LABELS = {name: (row.label, row.meaning) for name, row in MEASURES.items()} | OTHERS
+SHOWN = 104  # pixels of an inch of a picture on the page
 ALONG = ("deviation", "correlation", "effective_rank", "rankme", "cdnv", "nearest_class")
 
 
@@ -185,9 +186,11 @@ def webpage(networks, compared: Comparison, about: dict, pictures) -> str:
     first, *others = tables(networks, compared)
     parts.append(html_table(*first))
     for path, caption in pictures:
-        content = base64.b64encode(path.read_bytes()).decode()
+        png = path.read_bytes()
+        wide = int.from_bytes(png[16:20], "big") * SHOWN // DPI  # letters as large in every picture
+        content = base64.b64encode(png).decode()
         alt, said = html.escape(caption, quote=True), html.escape(caption)
-        image = f'<img alt="{alt}" src="data:image/png;base64,{content}">'
+        image = f'<img width="{wide}" alt="{alt}" src="data:image/png;base64,{content}">'
         parts.append(f"<figure>{image}<figcaption>{said}</figcaption></figure>")
     parts += [html_table(*table) for table in others]
     title = html.escape(" and ".join(network.name for network in networks))
@@ -229,7 +232,7 @@ h2 { margin-top: 2.5rem; font-size: 1.25rem }
 p { max-width: 48rem }
 code { background: var(--soft); padding: 0.1em 0.3em; border-radius: 3px; overflow-wrap: anywhere }
 .wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 0.875rem }
+table { border-collapse: collapse; font-size: 0.875rem; min-width: 46rem }
 th, td { padding: 0.3rem 0.8rem 0.3rem 0; border-bottom: 1px solid var(--rule);
   text-align: left; vertical-align: top; font-variant-numeric: tabular-nums }
 tbody th { font-weight: normal }

@@ -1,5 +1,6 @@
 """How far features and decisions hold when pictures get worse."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +53,7 @@ def robustness(
     device: str | torch.device | None = None,
     names: tuple[str, ...] = tuple(CORRUPTIONS),
     levels: tuple[int, ...] = LEVELS,
+    watch: Callable[[int], None] = lambda pictures: None,
 ) -> dict[str, Curve]:
     """Curves of every corruption on the pictures at `indices`: one forward pass for each level.
 
@@ -60,8 +62,9 @@ def robustness(
 
     Args:
         whole: moments of all pictures' pooled features.
+        watch: is told of every batch how many pictures have passed.
     """
-    options = (model, subset(images, indices), batch_size, device)
+    options = (model, subset(images, indices), batch_size, device, watch)
     clean = features(*options)
     x, y = clean.x, clean.y
     own = Moments.empty(whole.origin, len(whole.count))
@@ -77,7 +80,7 @@ def robustness(
     return curves
 
 
-def features(model, images, batch_size, device, name=None, level=0, seed=0) -> Spoiled:
+def features(model, images, batch_size, device, watch, name=None, level=0, seed=0) -> Spoiled:
     """Pooled features of pictures in order, corrupted if a corruption is named."""
     device = device_of(model, device)
     config = data_config(model)
@@ -92,6 +95,7 @@ def features(model, images, batch_size, device, name=None, level=0, seed=0) -> S
                 (rows,) = embed(x).values()
             found.features.append(rows.float())
             found.labels.append(y)
+            watch(len(x))
     return found
 
 

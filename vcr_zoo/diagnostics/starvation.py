@@ -245,7 +245,7 @@ def draw(found: dict[str, Experiment]) -> Figure:
     figure.colorbar(shades, ax=panels, shrink=0.6, label="probability of class 1, mean over runs")
     entries = [handle for axes in panels[0] for handle in axes.get_legend_handles_labels()[0]]
     named = {handle.get_label(): handle for handle in entries}
-    figure.legend(named.values(), named, loc="outside upper center", ncols=4, fontsize=9)
+    figure.legend(named.values(), named, loc="outside upper center", ncols=3, fontsize=9)
     return figure
 
 
