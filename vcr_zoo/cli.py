@@ -598,6 +598,63 @@ def run_reproduce(args) -> int:
     return reproduce(args.name, **options, cache=feature_cache())
 
 
+def add_push(commands) -> None:
+    parser = commands.add_parser(
+        "push",
+        help="publish weights and card on the Hugging Face Hub, in one commit",
+        epilog="example: vcr-zoo push test_resnet.vcr_fmnist4 --org my-org --dry-run",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="names of this zoo")
+    parser.add_argument("--all", action="store_true", help="every set of weights of the manifest")
+    parser.add_argument("--org", required=True, help="user or organization of the repositories")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and stop")
+    parser.add_argument("--private", action="store_true", help="create private repositories")
+    parser.add_argument("--create-pr", action="store_true", help="propose, instead of committing")
+    parser.add_argument("--tag", default="v1", help="of these weights (default: v1)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="move a tag under which other weights lie"
+    )
+    parser.add_argument("--run", dest="run_folder", help="a finished run, for one NAME")
+    parser.add_argument("--license", default="", help="of that run's weights")
+    parser.add_argument("--control", help="name of that run's control")
+    parser.set_defaults(run=run_push)
+
+
+def run_push(args) -> int:
+    from pathlib import Path
+
+    from vcr_zoo import zoo
+    from vcr_zoo.hub.publish import publish
+    from vcr_zoo.hub.push import Options
+
+    names = list(zoo.manifest()) if args.all else args.names
+    if not names or (args.run_folder and len(names) > 1):
+        raise ValueError("name a set of weights, or several, or give --all; --run takes one NAME")
+    run = {"run": Path(args.run_folder)} if args.run_folder else {}
+    run |= {"license": args.license, "control": args.control} if run else {}
+    options = Options(args.private, args.create_pr, args.tag, args.overwrite)
+    return publish(names, args.org, options, dry_run=args.dry_run, **run)
+
+
+def add_pull(commands) -> None:
+    parser = commands.add_parser(
+        "pull",
+        help="fetch weights and check them; names of this zoo, or any owner/name of the Hub",
+        epilog="example: vcr-zoo pull test_resnet.vcr_fmnist4 --to my/folder",
+    )
+    parser.add_argument("name", help="a name of this zoo, owner/name or owner/name@revision")
+    parser.add_argument("--to", help="folder that timm loads as local-dir: (default: the cache)")
+    parser.set_defaults(run=run_pull)
+
+
+def run_pull(args) -> None:
+    from pathlib import Path
+
+    from vcr_zoo.hub.pull import pull
+
+    print(pull(args.name, Path(args.to) if args.to else None))
+
+
 BENCHES = [
     add_bench_step,
     add_bench_data,
@@ -622,6 +679,8 @@ COMMANDS = [
     add_package,
     add_card,
     add_reproduce,
+    add_push,
+    add_pull,
 ]  # add_<command> functions, in the order that help lists them
 
 if __name__ == "__main__":

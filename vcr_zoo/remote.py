@@ -56,8 +56,17 @@ def explained(error: Exception, what: str) -> OSError:
     elif status == 429:
         kind, why = ConnectionError, "the Hub asks to wait (429): do it again later"
     else:
-        kind, why = ConnectionError, f"{constants.ENDPOINT} could not do it ({redacted(error)})"
+        kind, why = ConnectionError, f"the Hub could not do it ({redacted(whole(error))})"
     return kind(f"{what}: {why}")
+
+
+def whole(error: BaseException) -> str:
+    """An error's message with those of its causes."""
+    causes = []
+    while error is not None:
+        causes.append(str(error) or type(error).__name__)
+        error = error.__cause__
+    return ": ".join(causes)
 
 
 def redacted(message: object) -> str:

@@ -1,0 +1,111 @@
+"""Weights from the Hub, believed only after a look: nothing is executed, nothing overwritten."""
+
+import json
+import shutil
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+
+from vcr_zoo import zoo
+from vcr_zoo.remote import REPOSITORY, download
+from vcr_zoo.results import closest
+
+from .release import CONFIG, WEIGHTS, config_of
+
+
+def pull(name: str, to: Path | None = None, endpoint: str | None = None) -> Path:
+    """The weights of this zoo by name, or of any repository as owner/name or owner/name@revision.
+
+    Args:
+        to: a folder to copy config.json and model.safetensors into, which timm then loads as
+            local-dir:; files that are there already and differ are left alone.
+
+    Returns:
+        The file of weights, or `to`.
+
+    Raises:
+        LookupError: for a name without weights, or an architecture that timm has not.
+        ValueError: for files that are not what they should be.
+        OSError: if they cannot be had, or `to` holds other files.
+    """
+    if "/" not in name:
+        entries = zoo.manifest()
+        if name not in entries:
+            raise LookupError(f"no weights are called {name!r}.{closest(name, entries)}")
+        weights = entries[name].verify()
+        config = json.dumps(config_of(entries[name]), indent=2).encode()
+    else:
+        repo, _, revision = name.removeprefix("hf-hub:").partition("@")
+        if not REPOSITORY.fullmatch(repo) or ".." in repo or ".." in revision:
+            raise ValueError(f"{name!r} is no repository: owner/name, or owner/name@revision")
+        config_file = download(repo, CONFIG, revision or "main", endpoint)
+        pinned = revision or commit_of(config_file)
+        weights = download(repo, WEIGHTS, pinned, endpoint)
+        config = config_file.read_bytes()
+    check(config, weights)
+    if to is None:
+        return weights
+    put(to, {CONFIG: config, WEIGHTS: weights.read_bytes()})
+    return to
+
+
+def commit_of(cached: Path) -> str:
+    """The commit that a file of the cache belongs to: .../snapshots/COMMIT/file."""
+    return cached.parent.name
+
+
+def check(config: bytes, weights: Path) -> None:
+    """Refuse what timm should not be given: see `pull`."""
+    try:
+        known = json.loads(config)
+        architecture, cfg = known["architecture"], known.get("pretrained_cfg", {})
+        kwargs = {"num_classes": known.get("num_classes"), **known.get("model_args", {})}
+        foreign = [key for key in (*zoo.SOURCES, "source", "custom_load") if cfg.get(key)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{CONFIG} is not a timm configuration: {error!r}") from None
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        near = closest(str(architecture), timm.list_models())
+        raise LookupError(f"{CONFIG} names {str(architecture)[:80]!r}, which timm has not.{near}")
+    if foreign:
+        raise ValueError(f"{CONFIG} would load other files, by {', '.join(foreign)}")
+    shapes = shapes_of(weights)
+    with torch.device("meta"):
+        try:
+            model = timm.create_model(architecture, pretrained=False, **kwargs)
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+            raise ValueError(f"{CONFIG}'s arguments do not fit {architecture}: {error}") from None
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if wrong := sorted(key for key in {*wanted, *shapes} if wanted.get(key) != shapes.get(key)):
+        raise ValueError(f"{WEIGHTS} does not fit {architecture}: {', '.join(wrong[:5])}")
+
+
+def shapes_of(weights: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor; the header and its offsets are checked, no tensor is read.
+
+    Raises:
+        ValueError: if it is not safetensors: a pickle, a header that lies, tensors that overlap.
+    """
+    try:
+        with safe_open(weights, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{weights.name} is not a whole safetensors file: {error}") from None
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files into a folder, all or none; equal ones may be there.
+
+    Raises:
+        FileExistsError: if another file of that name is there.
+    """
+    for name, content in files.items():
+        path = folder / name
+        if path.exists() and path.read_bytes() != content:
+            raise FileExistsError(f"{path} is there and differs: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < sum(map(len, files.values())):
+        raise OSError(f"{folder} has no room for {sum(map(len, files.values())):,} bytes")
+    for name, content in files.items():
+        zoo.replaced(folder / name, content)
