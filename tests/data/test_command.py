@@ -35,6 +35,7 @@ def test_show_writes_a_contact_sheet(files, tmp_path, capsys):
     assert main(["data", "show", "fmnist", "--split", "test"]) == 2
     assert main(["data", "show", "fmnist", "--output", str(tmp_path / "new" / "a.png")]) == 0
     assert (tmp_path / "new" / "a.png").exists()
+    assert main(["data", "show", "fmnist", "--each", "0"]) == 2
 
 
 def test_a_sheet_shows_each_picture_beside_its_class():

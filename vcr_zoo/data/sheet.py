@@ -10,7 +10,13 @@ TALL = 25  # classes one above the other, before the next column begins
 
 
 def sheet(images: Images, each: int = 10) -> Image.Image:
-    """The first pictures of each class in a row behind its name and number, in columns."""
+    """The first pictures of each class in a row behind its name and number, in columns.
+
+    Raises:
+        ValueError: for no pictures of each.
+    """
+    if each < 1:
+        raise ValueError(f"{each} pictures of each class: show at least 1")
     count = len(images.classes)
     rows, columns = min(count, TALL), -(-count // TALL)
     width = NAME + each * CELL
