@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from vcr_zoo.diagnostics.cka import cka, hsic, pairwise
-from vcr_zoo.diagnostics.inspect import alike
+from vcr_zoo.diagnostics.cka import cka, hsic, kernel, kernel_hsic, pairwise
+from vcr_zoo.diagnostics.inspect import alike, cka_map
 
 
 def made(n=50, d=7, seed=0):
@@ -45,6 +45,12 @@ def test_wide_and_narrow_networks_compare():
     assert 0.2 < cka(a, a[:, :10]) < 0.95
 
 
+def test_what_rounding_leaves_of_a_constant_is_not_a_likeness():
+    """The mean of many 0.1 is not quite 0.1."""
+    with pytest.raises(ValueError, match="hardly vary"):
+        cka(torch.full((50, 3), 0.1), made())
+
+
 def test_table_is_symmetric_with_ones():
     table = pairwise([made(), made(seed=1), made() + made(seed=2)])
 
@@ -77,3 +83,19 @@ def test_a_rotation_is_one_with_an_interval_of_nothing():
 
     assert found.value == pytest.approx(1)
     assert found.low == pytest.approx(1) and found.high == pytest.approx(1)
+
+
+def test_a_map_from_kernels_is_that_of_the_features():
+    """The kernels are made once; a constant network has no likeness, and says so."""
+    left = {"first": made(), "last": made() + made(seed=1)}
+    right = {"first": made(d=3, seed=2) + made()[:, :3], "dead": 0 * made()}
+    found = cka_map(left, right)
+
+    assert kernel_hsic(kernel(left["last"]), kernel(right["first"])) == pytest.approx(
+        hsic(*(x - x.mean(dim=0) for x in (left["last"], right["first"])))
+    )
+    for name, x in left.items():
+        assert found[name]["first"].value == pytest.approx(cka(x, right["first"]))
+        assert "hardly vary" in found[name]["dead"].because
+    few = cka_map({"a": made(3)}, {"a": made(3)})["a"]["a"]
+    assert few.because == "undefined because 3 pictures: CKA needs four or more"

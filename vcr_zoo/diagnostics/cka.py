@@ -18,11 +18,23 @@ def cka(a: Tensor, b: Tensor) -> float:
     """
     if len(a) != len(b) or len(a) < 4:
         raise ValueError(f"{len(a)} and {len(b)} pictures: CKA needs the same, four or more")
-    a, b = (x.double() - x.double().mean(dim=0) for x in (a, b))
-    aa, bb = hsic(a, a), hsic(b, b)
+    a, b = centered(a), centered(b)
+    return normalized(hsic(a, b), hsic(a, a), hsic(b, b))
+
+
+def centered(x: Tensor) -> Tensor:
+    """Features less their mean, float64; a feature that only rounding moves is zero."""
+    x = x.double()
+    left = x - x.mean(dim=0)
+    constant = left.abs().amax(dim=0) <= 1e-7 * x.abs().amax(dim=0)
+    return left.masked_fill(constant, 0.0)
+
+
+def normalized(ab: float, aa: float, bb: float) -> float:
+    """CKA from the HSIC of two networks and of each with itself."""
     if min(aa, bb) <= 0:
         raise ValueError("features of one network hardly vary: its CKA with others is not defined")
-    return hsic(a, b) / (aa * bb) ** 0.5
+    return ab / (aa * bb) ** 0.5
 
 
 def hsic(a: Tensor, b: Tensor) -> float:
@@ -38,6 +50,26 @@ def hsic(a: Tensor, b: Tensor) -> float:
     trace = (a.T @ b).square().sum() - (k * m).sum()
     corner = row_k.sum() * row_m.sum() / ((n - 1) * (n - 2))
     return ((trace + corner - 2 / (n - 2) * (row_k @ row_m)) / (n * (n - 3))).item()
+
+
+def kernel(x: Tensor) -> Tensor:
+    """Products of centered features, zero on the diagonal: (n, d) -> (n, n)."""
+    x = centered(x)
+    return (x @ x.T).fill_diagonal_(0)
+
+
+def kernel_hsic(k: Tensor, m: Tensor) -> float:
+    """`hsic` of kernels (n, n) that are there already, as for a map of many placements.
+
+    Raises:
+        ValueError: for fewer than four pictures.
+    """
+    n = len(k)
+    if n < 4:
+        raise ValueError(f"{n} pictures: CKA needs four or more")
+    corner = k.sum() * m.sum() / ((n - 1) * (n - 2))
+    rows = 2 / (n - 2) * (k.sum(dim=1) @ m.sum(dim=1))
+    return (((k * m).sum() + corner - rows) / (n * (n - 3))).item()
 
 
 def pairwise(features: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from vcr_zoo.data import DATASETS, load
 from vcr_zoo.features import data_config, load_model, weights_sha256
 from vcr_zoo.results import closest
 
-from .cka import cka
+from .cka import cka, kernel, kernel_hsic, normalized
 from .collapse import disagreement, nearest_class_correct, self_duality
 from .corruptions import CORRUPTIONS, LEVELS
 from .gather import Gathered, gather
@@ -28,6 +28,7 @@ from .moments import PARTS, Moments
 from .robustness import Curve, robustness
 
 SAMPLE = 2000  # pictures that are compared with each other
+MAPPED = 1000  # at most of that sample, in the map of CKA
 CORRUPTED = 500  # pictures that are made worse, of that sample
 
 
@@ -161,11 +162,30 @@ def compare(first: Inspection, second: Inspection) -> Comparison:
     if not torch.equal(first.gathered.indices, second.gathered.indices):
         raise ValueError("the two networks did not see the same pictures")
     a, b = first.gathered.sample, second.gathered.sample
-    table = {p: {q: measured(cka, a[p], b[q]) for q in b} for p in a}
+    table = cka_map(a, b)
     if first is second:
         return Comparison(table)
     x, y = a[first.last], b[second.last]
     return Comparison(table, alike(x, y), mean_of(imbalance, x, y), mean_of(imbalance, y, x))
+
+
+def cka_map(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, dict[str, Measured]]:
+    """CKA of every placement with every other, on MAPPED pictures of the sample."""
+    left, right = ({p: kernel(x[:: stride(x)]) for p, x in each.items()} for each in (a, b))
+    own = [{p: measured(kernel_hsic, k, k) for p, k in each.items()} for each in (left, right)]
+
+    def one(p: str, q: str) -> Measured:
+        undefined = [m for m in (own[0][p], own[1][q]) if m.value is None]
+        if undefined:
+            return undefined[0]
+        both = kernel_hsic(left[p], right[q])
+        return measured(normalized, both, own[0][p].value, own[1][q].value)
+
+    return {p: {q: one(p, q) for q in right} for p in left}
+
+
+def stride(x: Tensor) -> int:
+    return -(-len(x) // MAPPED)
 
 
 def alike(a: Tensor, b: Tensor, parts: int = 2 * PARTS) -> Measured:
