@@ -160,7 +160,8 @@ def run_eval(args) -> None:
     images = open_pictures(args.data, args.split, args.level, channels)
     settings = {name: getattr(args, name) for name in ("batch_size", "workers", "device")}
     result = evaluate(model, images, **settings)
-    print(f"top-1 {100 * result.top1:.2f} %  top-5 {100 * result.top5:.2f} %  of {result.pictures}")
+    fifth = f"  top-5 {100 * result.top5:.2f} %" if model.num_classes > 5 else ""
+    print(f"top-1 {100 * result.top1:.2f} %{fifth}  of {result.pictures}")
     for name, recall in zip(result.classes, result.recall, strict=False):
         print(f"  {name:24} {100 * recall:6.2f} %")
     print(f"{result.images_per_second:,.0f} images/s")
@@ -418,6 +419,125 @@ def run_starvation(args) -> None:
     print(report(args.out, runs=args.runs, alpha=args.alpha, beta=args.beta, data=args.data))
 
 
+def add_finetune(commands) -> None:
+    parser = commands.add_parser(
+        "finetune",
+        help="train a network further on your classes, by any of several methods",
+        epilog="example: vcr-zoo finetune test_resnet.vcr_fmnist4 --data silhouettes --size 500 "
+        "--method full dr-tune --seeds 0 1 2 --set epochs=20",
+    )
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a registered name, hf-hub:owner/name or a run's folder; A+B joins networks",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="data sets, or your own: folder/PATH, wds/PATH, hfds/NAME",
+    )
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        default=["full"],
+        metavar="NAME",
+        help="full, depth, dr-tune, l2-sp, delta, bss, gradual, lora, two-stage (default: full)",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(default: 0)")
+    parser.add_argument("--level", default="fine", help="label level: fine (default) or coarse")
+    parser.add_argument("--size", type=int, help="train pictures, drawn by the seed (default: all)")
+    parser.add_argument("--test", type=int, help="test pictures (default: all)")
+    parser.add_argument(
+        "--budget", type=int, default=1, help="runs to choose settings with (default: 1, none)"
+    )
+    add_loop_options(parser)
+    parser.add_argument("--output", default="finetune.jsonl", help="(default: finetune.jsonl)")
+    parser.add_argument(
+        "--folder", help="keeps checkpoints and the network, loadable as local-dir:; goes on there"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="begin again in that folder")
+    parser.set_defaults(run=run_finetune)
+
+
+def add_loop_options(parser) -> None:
+    parser.add_argument("--epochs", type=int, help="(default: 20)")
+    parser.add_argument("--lr", type=float, help="learning rate (default: 1e-3)")
+    parser.add_argument("--batch-size", type=int, help="(default: 32)")
+    parser.add_argument("--vcr-alpha", type=float, help="VCR while fine-tuning: variance weight")
+    parser.add_argument("--vcr-beta", type=float, help="and its covariance weight")
+    parser.add_argument("--device", help="(default: cpu)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting of the loop or the method: docs/finetuning.md lists them",
+    )
+
+
+def loop_options(args) -> tuple:
+    from vcr_zoo.transfer.command import options_of
+
+    names = ("epochs", "lr", "batch_size", "vcr_alpha", "vcr_beta", "device")
+    return options_of(args.set, {name: getattr(args, name) for name in names})
+
+
+def run_finetune(args) -> int:
+    from vcr_zoo.transfer.command import finetune
+
+    more = {name: getattr(args, name) for name in ("level", "size", "test", "budget")}
+    more |= {"folder": args.folder, "overwrite": args.overwrite, "options": loop_options(args)}
+    failed = finetune(args.models, args.data, args.method, args.seeds, args.output, **more)
+    return 2 if failed else 0
+
+
+def add_depth(commands) -> None:
+    parser = commands.add_parser(
+        "depth",
+        help="how many of a network's first blocks to freeze on your pictures",
+        epilog="example: vcr-zoo depth test_resnet.vcr_fmnist4 --data silhouettes "
+        "--sizes 100 500 --seeds 0 1 2",
+    )
+    parser.add_argument("model", help="a registered name, hf-hub:owner/name or a run's folder")
+    parser.add_argument("--data", required=True, help="a data set, or folder/PATH, hfds/NAME")
+    parser.add_argument("--sizes", nargs="+", type=int, help="train pictures (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(default: 0)")
+    parser.add_argument("--level", default="fine", help="label level: fine (default) or coarse")
+    parser.add_argument("--test", type=int, help="test pictures (default: all)")
+    parser.add_argument("--afresh", action="store_true", help="the rest from random weights")
+    parser.add_argument("--search", action="store_true", help="a third of the depths only")
+    parser.add_argument("--no-likeness", action="store_true", help="leave the lower panel out")
+    add_loop_options(parser)
+    parser.add_argument("--output", default="depth.jsonl", help="results (default: depth.jsonl)")
+    parser.add_argument("--picture", default="depth.png", help="(default: depth.png)")
+    parser.set_defaults(run=run_depth)
+
+
+def run_depth(args) -> None:
+    from vcr_zoo.transfer.command import depth
+
+    options = dict(loop_options(args))
+    options.setdefault("views", 4)
+    if args.afresh:
+        options["afresh"] = True
+    depth(
+        args.model,
+        args.data,
+        args.sizes or [None],
+        args.seeds,
+        args.output,
+        picture=args.picture,
+        options=tuple(sorted(options.items())),
+        search=args.search,
+        alike=not args.no_likeness,
+        level=args.level,
+        test=args.test,
+    )
+
+
 def add_bench(commands) -> None:
     parser = commands.add_parser(
         "bench",
@@ -516,6 +636,15 @@ def add_bench_inspect(benches) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="(default: 64)")
     parser.add_argument("--layers", default="blocks,pooled", help="where (default: blocks,pooled)")
     parser.add_argument("--repeats", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+
+
+def add_bench_depth(benches) -> None:
+    parser = bench_parser(benches, "depth", "a depth sweep with kept activations, beside without")
+    parser.add_argument("--model", default="resnet18", help="timm architecture")
+    parser.add_argument("--pictures", type=int, default=128, help="(default: 128)")
+    parser.add_argument("--size", type=int, default=64, help="of the pictures, in pixels")
+    parser.add_argument("--epochs", type=int, default=10, help="of each run (default: 10)")
     parser.add_argument("--device", default="cpu", help="(default: cpu)")
 
 
@@ -662,6 +791,7 @@ BENCHES = [
     add_bench_features,
     add_bench_train,
     add_bench_inspect,
+    add_bench_depth,
 ]  # add_bench_<part> functions
 
 COMMANDS = [
@@ -673,14 +803,16 @@ COMMANDS = [
     add_transfer,
     add_rank,
     add_concat,
+    add_finetune,
+    add_depth,
     add_inspect,
     add_starvation,
     add_bench,
     add_package,
     add_card,
-    add_reproduce,
     add_push,
     add_pull,
+    add_reproduce,
 ]  # add_<command> functions, in the order that help lists them
 
 if __name__ == "__main__":

@@ -1,0 +1,196 @@
+"""What `vcr-zoo finetune` and `vcr-zoo depth` do with their arguments."""
+
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from vcr_zoo.data import load
+
+from .depth import Depth, draw, likeness
+from .finetune import Finetuner, settings_from
+from .search import best_depth, narrow
+from .tuned import LOOP, Cell, cells, depths, drawn, measure, network, run, table
+
+FEWEST = 100  # pictures on which likeness is worth looking at
+
+
+def options_of(words: Sequence[str], given: dict) -> tuple[tuple[str, object], ...]:
+    """Settings from NAME=VALUE words and from options that were given.
+
+    Raises:
+        ValueError: for a word without a value.
+    """
+    found = {name: value for name, value in given.items() if value is not None}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"--set {word}: expected NAME=VALUE, as in lr=1e-3")
+        try:
+            value = float(text)
+            value = int(value) if value.is_integer() and "." not in text else value
+        except ValueError:
+            value = yaml.safe_load(text)
+        found[name.replace("-", "_")] = tuple(value) if isinstance(value, list) else value
+    settings_from({name: value for name, value in found.items() if name in LOOP})
+    return tuple(sorted(found.items()))
+
+
+def finetune(
+    models: Sequence[str],
+    data: Sequence[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    out: str | Path,
+    *,
+    folder: str | Path | None = None,
+    overwrite: bool = False,
+    **more,
+) -> int:
+    """Measure every combination and print the table; how many failed.
+
+    Args:
+        folder: keeps each run, in NETWORK-DATA-METHOD-SEED below it or, of one run, in itself.
+        more: fields of every `Cell`.
+    """
+    wanted = cells(models, data, methods, seeds, **more)
+    measured, failed = {}, 0
+    for number, cell in enumerate(wanted, start=1):
+        name = f"{cell.model} on {cell.data}, {cell.method}, seed {cell.seed}"
+        options = {"progress": sys.stderr.isatty(), "overwrite": overwrite}
+        if folder is not None:
+            options["folder"] = kept = place(folder, cell, len(wanted))
+        ((_, results),) = run([cell], out, **options)
+        if isinstance(results, Exception):
+            failed += 1
+            print(f"{name}: {results}", file=sys.stderr)
+            continue
+        measured[cell] = results
+        top1 = results["top1"].value
+        print(f"{number}/{len(wanted)}  {name}: test top1 {100 * top1:.2f} %", flush=True)
+        if folder is not None:
+            print(f"timm.create_model('local-dir:{kept}', pretrained=True)")
+    if len(measured) > 1:
+        against = "full" if "full" in methods else methods[0]
+        print(f"\n{table(measured, against)}")
+    return failed
+
+
+def place(folder: str | Path, cell: Cell, count: int) -> Path:
+    """Folder of a run."""
+    if count == 1:
+        return Path(folder)
+    name = f"{cell.model}-{cell.data}-{cell.method}-{cell.seed}"
+    return Path(folder) / "".join(c if c.isalnum() or c in "-_.+" else "-" for c in name)
+
+
+def depth(
+    model: str,
+    data: str,
+    sizes: Sequence[int | None],
+    seeds: Sequence[int],
+    out: str | Path,
+    *,
+    picture: str | Path,
+    options: tuple = (),
+    search: bool = False,
+    alike: bool = True,
+    **more,
+) -> None:
+    """Sweep depths (or search them), draw the curves, and print what to do.
+
+    The depth of each size is the one with the highest validation accuracy, mean over seeds. Test
+    accuracies are drawn, and how much the choice lost against the best depth on test is said.
+
+    Args:
+        more: level and test of every `Cell`.
+    """
+    names = depths(Cell(model, data, options=options))
+    curves, choice = {}, {}
+    for size in sizes:
+        label = f"{size} pictures" if size else "all pictures"
+        template = Cell(model, data, "depth", options=options, size=size, **more)
+        test: dict[int, list[float]] = {}
+        at = partial(measured_at, template, seeds, out, test)
+        means = narrow(at, len(names)) if search else {t: at(t) for t in range(len(names) + 1)}
+        curves[label], choice[label] = test, best_depth(means)
+        print(said(label, test, choice[label], len(names)))
+        if not search:
+            print(searched(means, len(names)))
+    largest = None if None in sizes else max(sizes)
+    rows = compared(model, data, names, options, largest, more) if alike else None
+    title = f"{model} on {data}"
+    draw(curves, choice, names, picture, rows, title)
+    label, t = list(choice.items())[-1]
+    words = ["vcr-zoo", "finetune", model, "--data", data, "--method", "depth"]
+    words += ["--size", str(sizes[-1])] if sizes[-1] else []
+    words += ["--set", *(f"{name}={shown_value(v)}" for name, v in options), f"depth={t}"]
+    print(f"\n{picture}\nUse depth {t} ({frozen_text(t, names)}):\n{shlex.join(words)}")
+
+
+def measured_at(
+    template: Cell, seeds: Sequence[int], out: str | Path, test: dict[int, list[float]], t: int
+) -> float:
+    """Mean validation accuracy at a depth; accuracies on test go to `test`."""
+    options = tuple(sorted({**dict(template.options), "depth": t}.items()))
+    each = []
+    for seed in seeds:
+        cell = replace(template, seed=seed, options=options)
+        each.append(measure(cell, out, progress=sys.stderr.isatty()))
+    test[t] = [results["top1"].value for results in each]
+    mean = statistics.fmean(results["validation_top1"].value for results in each)
+    what = f"{template.model} on {template.size or 'all'} pictures of {template.data}, depth {t}"
+    tested = statistics.fmean(test[t])
+    print(f"{what}: validation {100 * mean:.2f} %, test {100 * tested:.2f} %", flush=True)
+    return mean
+
+
+def shown_value(value) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def frozen_text(t: int, names: Sequence[str]) -> str:
+    return "nothing frozen" if t == 0 else f"frozen up to the end of {names[t - 1]}"
+
+
+def said(label: str, test: dict[int, list[float]], t: int, last: int) -> str:
+    """What the choice gives on test, against the ends and the best of all."""
+    mean = {depth: 100 * statistics.fmean(values) for depth, values in test.items()}
+    lines = f"{label}: depth {t} chosen on validation, test {mean[t]:.2f} %"
+    for other in (0, last):
+        if other in mean and other != t:
+            lines += f"; depth {other} {mean[other]:.2f} %"
+    best = max(mean, key=mean.get)
+    return f"{lines}; best on test is depth {best}, regret {mean[best] - mean[t]:.2f} points"
+
+
+def searched(means: dict[int, float], last: int) -> str:
+    """Whether the search that skips depths would have found the sweep's choice."""
+    seen = narrow(means.__getitem__, last)
+    found, best = best_depth(seen), best_depth(means)
+    verdict = (
+        "found it"
+        if found == best
+        else f"chose {found}, {100 * (means[best] - means[found]):.2f} points lower on validation"
+    )
+    return (
+        f"a search of {len(seen)} of the {last + 1} depths ({', '.join(map(str, seen))}) {verdict}"
+    )
+
+
+def compared(model: str, data: str, names, options, size: int | None, more: dict) -> dict | None:
+    """Likeness, block by block, of the network and one trained on the target alone."""
+    level = more.get("level", "fine")
+    train, validation = (load(data, part, level=level) for part in ("train", "validation"))
+    train, validation = drawn(train, size, 0), drawn(validation, max(size or 0, 500), 0)
+    if len(validation) < FEWEST:
+        return None
+    source = network(model)
+    loop = {name: value for name, value in options if name in LOOP}
+    run = Finetuner(source, train, validation, Depth(0, afresh=True), settings_from(loop))
+    return likeness(source, run.run().model, validation, names)

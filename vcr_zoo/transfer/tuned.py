@@ -1,0 +1,337 @@
+"""Fine-tuned cells: networks x data sets x methods x seeds, each measured once and written down."""
+
+import copy
+import functools
+import hashlib
+import inspect
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import timm
+from torch import nn
+
+from vcr_zoo.data import Images, baseline, load, load_test
+from vcr_zoo.data.weights import BASELINES
+from vcr_zoo.features import load_model, weights_sha256
+from vcr_zoo.results import Result, append, closest, paired, read, versions
+
+from .bss import BSS
+from .delta import Delta
+from .depth import Depth
+from .dr_tune import DRTune
+from .finetune import Finetuner, Settings, Tuned, predict
+from .gradual import Gradual
+from .joined import naive, two_stage
+from .l2_sp import L2SP
+from .lora import LoRA
+from .method import Method
+from .scores import scores
+from .search import best_depth, climb, narrow
+
+METHODS = {kind.name: kind for kind in (Method, Depth, DRTune, L2SP, Delta, BSS, Gradual, LoRA)}
+TWO_STAGE = "two-stage"
+LOOP = {f.name for f in fields(Settings)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network fine-tuned on one data set by one method.
+
+    Attributes:
+        model: a name for `network`; several with + between them are joined.
+        options: settings of the loop and of the method that are not the defaults, as pairs.
+        size: train pictures, drawn by the seed from all classes alike, and at most as many
+            validation pictures; None: all.
+        test: test pictures, drawn once for all seeds; None: all.
+        budget: runs on validation to choose settings with; 1 takes them as they are.
+    """
+
+    model: str
+    data: str
+    method: str = "full"
+    seed: int = 0
+    options: tuple[tuple[str, object], ...] = ()
+    level: str = "fine"
+    size: int | None = None
+    test: int | None = None
+    budget: int = 1
+
+    @property
+    def command(self) -> str:
+        """Measures this cell alone."""
+        words = ["vcr-zoo", "finetune", self.model, "--data", self.data, "--method", self.method]
+        words += ["--seeds", str(self.seed)]
+        for name, default in (("level", "fine"), ("size", None), ("test", None), ("budget", 1)):
+            if getattr(self, name) != default:
+                words += [f"--{name}", str(getattr(self, name))]
+        if self.options:
+            words += ["--set", *(f"{name}={value}" for name, value in self.options)]
+        return shlex.join(words)
+
+
+@functools.lru_cache(maxsize=4)
+def network(name: str) -> nn.Module:
+    """What `load_model` takes, and the ImageNet baselines of `vcr_zoo.data`; not to be changed."""
+    if name in BASELINES:
+        model = timm.create_model(name, pretrained=False)
+        model.load_state_dict(baseline(name))
+        return model.eval()
+    return load_model(name)
+
+
+def method(name: str, **settings) -> Method:
+    """A method by its name.
+
+    Raises:
+        LookupError: for a name that is none, or a setting that the method has not.
+    """
+    if name not in METHODS:
+        raise LookupError(
+            f"no method {name!r}.{closest(name, [*METHODS, TWO_STAGE])} There are "
+            f"{', '.join([*METHODS, TWO_STAGE])}"
+        )
+    kind = METHODS[name]
+    known = list(inspect.signature(kind).parameters)
+    for key in settings:
+        if key not in known:
+            there = [*sorted(LOOP), *known]
+            raise LookupError(
+                f"{name} has no setting {key!r}.{closest(key, there)} Its own are "
+                f"{', '.join(known) or 'none'}"
+            )
+    return kind(**settings)
+
+
+def divided(name: str, options: dict) -> tuple[Method, Settings]:
+    """A method and the loop's settings from one set of names and values."""
+    loop = {key: value for key, value in options.items() if key in LOOP}
+    if name == L2SP.name:
+        loop.setdefault("weight_decay", 0.0)  # it has its own
+    own = {key: value for key, value in options.items() if key not in LOOP}
+    return method("full" if name == TWO_STAGE else name, **own), Settings(**loop)
+
+
+def drawn(images: Images, size: int | None, seed: int) -> Images:
+    """So many pictures, of all classes as nearly alike as there are, at random by the seed.
+
+    Raises:
+        ValueError: for fewer than there are classes.
+    """
+    if size is None or size >= len(images):
+        return images
+    if size < len(images.classes):
+        raise ValueError(
+            f"{size} pictures cannot teach {len(images.classes)} classes: raise --size"
+        )
+    order = np.random.default_rng(seed).permutation(len(images))
+    place = np.empty(len(images), dtype=np.int64)  # among the pictures of its class
+    for label in range(len(images.classes)):
+        members = order[np.asarray(images.y)[order] == label]
+        place[members] = np.arange(len(members))
+    rank = np.empty(len(images), dtype=np.int64)
+    rank[order] = np.arange(len(images))
+    return images.subset(np.sort(np.lexsort((rank, place))[:size]))
+
+
+@functools.lru_cache(maxsize=8)
+def part_of(data: str, part: str, level: str) -> Images:
+    """`load` or, after every choice, `load_test`; once."""
+    return load_test(data, level=level) if part == "test" else load(data, part, level=level)
+
+
+def pictures(cell: Cell) -> tuple[Images, Images]:
+    """Train and validation pictures of a cell."""
+    train, validation = (part_of(cell.data, part, cell.level) for part in ("train", "validation"))
+    return drawn(train, cell.size, cell.seed), drawn(validation, cell.size, cell.seed)
+
+
+def fit(
+    cell: Cell, options: dict, folder: str | Path | None = None, **more
+) -> tuple[Tuned, Settings]:
+    """Fine-tune as a cell says, with these options."""
+    chosen, settings = divided(cell.method, options)
+    settings = replace(settings, seed=cell.seed)
+    train, validation = pictures(cell)
+    networks = [network(name) for name in cell.model.split("+")]
+    more = {"folder": folder, **more}
+    if cell.method == TWO_STAGE:
+        return two_stage(networks, train, validation, settings, **more), settings
+    model = networks[0] if len(networks) == 1 else naive(networks, train)
+    return Finetuner(model, train, validation, chosen, settings, **more).run(), settings
+
+
+def tried(cell: Cell, options: dict, out: str | Path, weights: str) -> float:
+    """Validation accuracy of one trial on seed 0, from the file if it is there."""
+    trial = replace(cell, seed=0)
+    result = blank(trial, options, weights)
+    result = replace(result, protocol=f"{result.protocol} trial", metric="validation_top1")
+    for known in read(out):
+        if known.cell() == result.cell():
+            return known.value
+    value = fit(trial, options)[0].validation_top1
+    append(out, replace(result, value=value))
+    return value
+
+
+def chosen(cell: Cell, out: str | Path, weights: str) -> dict:
+    """Options for a cell, chosen on validation pictures of seed 0 with its budget of runs.
+
+    For "depth" first the depth, then its rate; for others what their `tuned` names.
+    """
+    options = dict(cell.options)
+    if cell.budget <= 1:
+        return options
+    spent = 0
+    if cell.method == Depth.name and "depth" not in options:
+        last = len(depths(cell))
+
+        def at(t: int) -> float:
+            return tried(cell, {**options, "depth": t}, out, weights)
+
+        wanted = (last + 1) // 3 if last >= 5 else last + 1
+        values = narrow(at, last, max(min(wanted, cell.budget - 1), 1))
+        options["depth"], spent = best_depth(values), len(values) - 1
+    kind = METHODS.get(cell.method, Method)
+    own, settings = divided(cell.method, options)
+    start = {name: getattr(settings, name, getattr(own, name, None)) for name in kind.tuned}
+    best, _ = climb(
+        lambda found: tried(cell, {**options, **found}, out, weights),
+        start,
+        kind.tuned,
+        cell.budget - spent,
+    )
+    return {**options, **best}
+
+
+def depths(cell: Cell) -> list[str]:
+    """Names of the blocks of a cell's network."""
+    from .frozen import Blocks
+
+    options = {**dict(cell.options)}
+    model = copy.deepcopy(network(cell.model.split("+")[0]))
+    model.reset_classifier(2)
+    return Blocks(model, options.get("input_size")).names
+
+
+def blank(cell: Cell, options: dict, weights: str) -> Result:
+    """A cell's result without metric and value."""
+    own, settings = divided(cell.method, options)
+    train, validation = pictures(cell)
+    test = part_of(cell.data, "test", cell.level)
+    digest = " ".join(part.fingerprint for part in (train, validation, test))
+    kept = {**asdict(replace(settings, seed=cell.seed)), **own.settings()}
+    del kept["seed"], kept["device"]
+    if kept["input_size"]:
+        kept["input_size"] = list(kept["input_size"])
+    return Result(
+        model=cell.model,
+        data=cell.data,
+        protocol=f"finetune {cell.method}",
+        metric="",
+        value=0.0,
+        seed=cell.seed,
+        settings={"level": cell.level, "size": cell.size, "test": cell.test, **kept},
+        weights=weights,
+        fingerprint=hashlib.sha256(digest.encode()).hexdigest(),
+        versions=versions(),
+        command=cell.command,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def fingerprint(model: str) -> str:
+    """sha256 of the weights of a network or of several joined."""
+    each = [weights_sha256(network(name)) for name in model.split("+")]
+    return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
+
+
+def measure(
+    cell: Cell, out: str | Path, *, folder: str | Path | None = None, **more
+) -> dict[str, Result]:
+    """Results of a cell by metric, top1 on test first; measured unless `out` holds them.
+
+    Settings are chosen on validation, then the network is fine-tuned, then the test part is read.
+
+    Args:
+        folder: where the run is left; then it is always run.
+        more: arguments of `Finetuner`.
+    """
+    weights = fingerprint(cell.model)
+    options = chosen(cell, out, weights)
+    result = blank(cell, options, weights)
+    known = {r.metric: r for r in read(out) if replace(r, metric="").cell() == result.cell()}
+    if "top1" in known and folder is None:
+        return {"top1": known.pop("top1"), **known}
+    tuned, settings = fit(cell, options, folder, **more)
+    test = drawn(part_of(cell.data, "test", cell.level), cell.test, 0)
+    metrics = {**scores(*predict(tuned.model, test, settings))}
+    metrics |= {"validation_top1": tuned.validation_top1, "epoch": float(tuned.epoch)}
+    results = {name: replace(result, metric=name, value=v) for name, v in metrics.items()}
+    for one in reversed(results.values()):
+        if one.metric not in known:
+            append(out, one)
+    return results
+
+
+def cells(
+    models: Sequence[str], data: Sequence[str], methods: Sequence[str], seeds: Sequence[int], **more
+) -> list[Cell]:
+    """Every combination.
+
+    Raises:
+        LookupError: for an unknown method.
+        ValueError: for one network in two stages.
+    """
+    for name in methods:
+        if name != TWO_STAGE:
+            method(name)
+    if TWO_STAGE in methods and (alone := [name for name in models if "+" not in name]):
+        raise ValueError(f"two-stage joins networks, as in {alone[0]}+{alone[0]}: name two or more")
+    return [
+        Cell(model, name, way, seed, **more)
+        for model in dict.fromkeys(models)
+        for name in data
+        for way in methods
+        for seed in seeds
+    ]
+
+
+def run(
+    wanted: Sequence[Cell], out: str | Path, **more
+) -> Iterator[tuple[Cell, dict[str, Result] | Exception]]:
+    """`measure` every cell; one cell's failure does not stop the others."""
+    for cell in wanted:
+        try:
+            yield cell, measure(cell, out, **more)
+        except (LookupError, ValueError, OSError, ImportError, ArithmeticError) as error:
+            yield cell, error
+
+
+def table(measured: dict[Cell, dict[str, Result]], against: str = "full") -> str:
+    """Mean test accuracy over seeds in percent, and paired differences from one method."""
+    keys = dict.fromkeys((c.model, c.data, c.method) for c in measured)
+    head = ["model", "data", "method", "test top1", f"minus {against} [95 %, seeds]"]
+    lines = [head]
+    for model, data, way in keys:
+        mine = by_seed(measured, model, data, way)
+        base = by_seed(measured, model, data, against)
+        gaps = [mine[s] - base[s] for s in mine if s in base] if way != against else []
+        mean = sum(mine.values()) / len(mine)
+        gap = format(paired(gaps).scaled(100)) if gaps else ""
+        lines.append([model, data, way, f"{100 * mean:.2f}", gap])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def by_seed(measured, model: str, data: str, way: str) -> dict[int, float]:
+    return {
+        cell.seed: results["top1"].value
+        for cell, results in measured.items()
+        if (cell.model, cell.data, cell.method) == (model, data, way)
+    }
