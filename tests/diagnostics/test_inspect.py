@@ -228,3 +228,23 @@ def test_a_folder_with_a_broken_picture_is_named(tmp_path, capsys):
 
     assert main([*command, "--out", str(tmp_path / "out")]) == 2
     assert "broken.png is not a readable picture" in capsys.readouterr().err
+
+
+def test_a_folder_is_inspected_as_it_lies(tmp_path):
+    """Its part where it has parts, at most so many pictures, gray ones for a gray network too."""
+    images = pictures(12)
+    for i in range(12):
+        place = tmp_path / "validation" / images.classes[images.y[i]]
+        place.mkdir(parents=True, exist_ok=True)
+        images.picture(i).save(place / f"{i:02}.png")
+    (tmp_path / "train" / "other").mkdir(parents=True)
+    command = ["inspect", "random:test_resnet", "--data", str(tmp_path), "--pictures", "7"]
+    command += ["--out", str(tmp_path / "out"), "--corrupted", "2", "--layers", "pooled"]
+
+    assert main(command) == 0
+
+    record = json.loads((tmp_path / "out" / "inspection.json").read_text())["networks"][0]
+    assert record["pictures"] == 7 and record["classes"] == list(images.classes)
+    assert len(record["noise"]["JPEG"]["likeness"]) == 6
+    gray = network(in_chans=1, pretrained_cfg_overlay=dict(input_size=(1, 32, 32)))
+    assert len(module.pictures(str(tmp_path), "validation", "fine", gray, None)) == 12

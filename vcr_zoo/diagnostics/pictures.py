@@ -62,11 +62,12 @@ def depth(networks: Sequence[Inspection]) -> Figure:
         if alike:
             axes.set_xticks(range(len(places[0])), thinned(places[0]), rotation=60, ha="right")
             axes.tick_params(axis="x", labelsize=8)
-        label = "placement" if alike else "share of the placements passed"
-        axes.set(xlabel=f"{label}, from the image to the classifier", ylabel=what)
+        axes.set_ylabel(what)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize=9)
+    label = "placement" if alike else "share of the placements passed"
+    figure.supxlabel(f"{label}, from the image to the classifier", fontsize=10)
     figure.suptitle("Effective rank along depth, with 95 % intervals over pictures")
     return figure
 
@@ -168,12 +169,12 @@ def joined(a: list[int], b: list[int], likeness: Tensor) -> list[int]:
 def cka_map(first: Inspection, second: Inspection, found: Comparison) -> Figure:
     """CKA of every placement of one network with every one of the other."""
     rows, columns = list(found.cka), list(next(iter(found.cka.values())))
-    side = 3.2 + 0.26 * min(max(len(rows), len(columns)), 30)
-    figure, axes = plt.subplots(figsize=(side + 1.2, side), layout="constrained")
+    wide, high = (3.2 + 0.3 * min(len(names), 30) for names in (columns, rows))
+    figure, axes = plt.subplots(figsize=(wide + 1.4, high), layout="constrained")
     axes.set_facecolor("0.85")
     table = [[found.cka[p][q].value for q in columns] for p in rows]
     values = torch.tensor([[math.nan if v is None else v for v in row] for row in table])
-    shown = axes.imshow(values.numpy(), cmap=SEQUENCE, vmin=0, vmax=1)
+    shown = axes.imshow(values.numpy(), cmap=SEQUENCE, vmin=0, vmax=1, aspect="auto")
     figure.colorbar(shown, ax=axes, shrink=0.8, label="debiased CKA (1: equal up to rotation)")
     if len(rows) * len(columns) <= 200:
         for i, row in enumerate(table):
@@ -255,7 +256,8 @@ def cosine_table(axes, network: Inspection, m: Moments):
 
 
 def short(name: str, most: int = 20) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+    half = most // 2
+    return name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def plane(axes, network: Inspection, m: Moments, style: dict, marker: str) -> None:
