@@ -65,6 +65,26 @@ def refused(argv: list[str], kind: type, complaint: str) -> None:
         (("--opt", "adahessian", "--vcr-beta", "1"), ValueError, "adahessian.*closed form"),
         (("--pretrained-path", "a.pth"), ValueError, "with --pretrained only"),
         (("--eval-metric", "top5"), ValueError, "top5 is always 100 with 3 classes"),
+        (("--lr", "nan"), ValueError, "--lr must not be negative, but is nan"),
+        (("--start-epoch", "3"), ValueError, "--start-epoch 3: the run has 3 epochs"),
+        (("--hflip", "3"), ValueError, "--hflip is a share from 0 to 1"),
+        (("--scale", "1"), ValueError, "--scale takes two numbers"),
+        (("--ratio", "2", "1"), ValueError, "--ratio takes two.*smaller first"),
+        (("--cutmix-minmax", "0.5"), ValueError, "--cutmix-minmax takes two"),
+        (("--std", "0"), ValueError, "--std must be positive"),
+        (("--clip-grad", "-1"), ValueError, "--clip-grad must be positive"),
+        (("--remode", "foo"), ValueError, "'foo' does not exist. Choose from const"),
+        (("--interpolation", "bilinaer"), ValueError, "Closest: bilinear"),
+        (("--aa", "foo"), ValueError, "Unknown AA policy foo"),
+        (("--gp", "foo"), ValueError, "Invalid pool type: foo"),
+        (("--torchcompile", "inductro"), ValueError, "Closest: inductor"),
+        (("--kd-model-name", "resnet81"), LookupError, "no model 'resnet81'"),
+        (("--device", "foo"), ValueError, "--device foo: Expected one of cpu"),
+        (("--tta", "2"), ValueError, "--tta 2 would average"),
+        (("--target-key", "x"), ValueError, "--target-key has no effect on a folder"),
+        (("--naflex-loader",), ValueError, "which test_resnet does not take"),
+        (("--val-split", "nope"), ValueError, "has no folder 'nope'"),
+        (("--val-split", "", "--train-split", "trian"), ValueError, "no folder 'trian'.*train"),
         (("--wandb-resume-id", "abc"), ValueError, "goes with --resume"),
         (("--naflex-loader", "--vcr-alpha", "1"), ValueError, "padding"),
         (("--task", "multilabel", "--kd-model-name", "x"), ValueError, "multilabel|several"),
@@ -103,6 +123,10 @@ def test_folders(small, tmp_path):
     refused([str(empty), *small()[1:]], ValueError, "Found 0 images")
     refused([str(tmp_path / "absent"), *small()[1:]], ValueError, "absent does not exist")
     refused(small()[1:], ValueError, "no data: give --data-dir FOLDER")
+    half = draw_pictures(tmp_path / "half", classes=2, each=8)
+    (half / "validation").rename(half / "test")
+    complaint = "half has no folder 'validation', only one of the two splits"
+    refused([str(half), *small()[1:]], ValueError, complaint)
     one = draw_pictures(tmp_path / "one", classes=1, each=8)
     refused([str(one), *small()[1:]], ValueError, "only one class, 'class0'")
     other = draw_pictures(tmp_path / "other", classes=2, each=8)

@@ -29,6 +29,10 @@ def start(args: argparse.Namespace) -> torch.device:
     if args.device == "cuda" and "device" not in args.given and not torch.cuda.is_available():
         log.info("No CUDA here: training on the CPU (--device)")
         args.device = "cpu"
+    try:
+        torch.device(args.device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {args.device}: {error}") from None
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {args.device}: torch sees no CUDA device; use --device cpu")
     return init_distributed_device(args)

@@ -178,7 +178,6 @@ def tensor_obstacle(args, images: Dataset, data_config: dict, training: bool = T
         "pictures that are not a named data set": not isinstance(images, Images),
         "--crop-pct below 1": data_config["crop_pct"] != 1.0,
         "an --interpolation other than bilinear": data_config["interpolation"] != "bilinear",
-        "--tta": args.tta > 1,
         "--naflex-loader": args.naflex_loader,
     }
     if training:

@@ -205,8 +205,5 @@ def validate(parts: Parts, model: nn.Module) -> dict[str, float]:
             output = model(x)
         if isinstance(output, tuple | list):
             output = output[0]
-        if args.tta > 1:
-            output = output.unfold(0, args.tta, args.tta).mean(dim=2)
-            y = y[:: args.tta]
         evaluator.update(output, y)
     return dict(evaluator.compute(distributed=args.distributed))

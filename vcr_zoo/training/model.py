@@ -48,6 +48,8 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
                 **overlay,
                 **args.model_kwargs,
             )
+    except AssertionError as error:
+        raise ValueError(f"{args.model} does not take an option that was given: {error}") from None
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise

@@ -18,6 +18,7 @@ from vcr_zoo.results import closest
 
 ABOUT = """Train a timm model, with VCR if asked for.
 With --timm-script PATH, run your own copy of timm's script with its options and --vcr-*."""
+EXAMPLE = "train.py my/pictures --model resnet18 --num-classes 3 --vcr-alpha 1 --vcr-beta 1"
 FLAG = {"action": BooleanOptionalAction, "default": False}
 FLOATS = {"type": float, "nargs": "+", "default": None}
 INTS = {"type": int, "nargs": "+", "default": None}
@@ -297,7 +298,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line of training."""
-    made = _Parser(prog="train.py", usage="train.py [FOLDER] [options]", description=ABOUT)
+    usage, epilog = "train.py [FOLDER] [options]", f"example: {EXAMPLE}"
+    made = _Parser(prog="train.py", usage=usage, description=ABOUT, epilog=epilog)
     made.add_argument("-c", "--config", type=str, default="", help="YAML file of options")
     for title, rows in OPTIONS.items():
         group = made.add_argument_group(title)

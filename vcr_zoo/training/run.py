@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ def train(
         content = checkpoint.read(found) if found else None
         if found and args.rank == 0:
             log.info("Going on from %s", found)
-        parts = wire(args, device)
+        parts = wired(args, device)
         if content:
             checkpoint.load_weights(parts, content, found)
         finish(parts)
@@ -82,6 +83,15 @@ def train(
         run = _epochs(parts, folder, content, found, together, loggers, progress)
         together.close()
     return run
+
+
+def wired(args: argparse.Namespace, device) -> Parts:
+    """As `wire`, where timm's assertions about options are errors like ours."""
+    try:
+        return wire(args, device)
+    except AssertionError as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].line
+        raise ValueError(f"timm does not take an option that was given: {error or line}") from error
 
 
 def run_folder(args: argparse.Namespace) -> Path:
@@ -186,9 +196,11 @@ def _saver(parts: Parts, folder: Path, content, found, first: int) -> checkpoint
 
 def _begin(parts: Parts, content: dict | None) -> tuple[int, int, dict, list]:
     """Where to begin: epoch, batches of it that are done, their meter, and earlier epochs' rows."""
+    first = parts.args.start_epoch or 0
+    if first >= parts.epochs:
+        raise ValueError(f"--start-epoch {first}: the run has {parts.epochs} epochs, from 0 on")
     if content:
         return checkpoint.load_position(parts, content)
-    first = parts.args.start_epoch or 0
     if first:
         checkpoint.wind(parts, first)
     return first, 0, {}, []

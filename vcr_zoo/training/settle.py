@@ -19,6 +19,36 @@ SCHEDULES = (
     *("wsd", "rsqrt", "constant", "plateau", "none"),
 )
 
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+CHOICES = {
+    "amp_dtype": ("float16", "bfloat16"),
+    "model_dtype": ("float32", "float16", "bfloat16"),
+    "dist_bn": ("", "reduce", "broadcast"),
+    "clip_mode": ("norm", "value", "agc"),
+    "worker_seeding": ("all", "part"),
+    "mixup_mode": ("batch", "pair", "elem"),
+    "lr_base_scale": ("", "linear", "sqrt"),
+    "sched": SCHEDULES,
+    "remode": ("", "const", "rand", "pixel"),
+    "train_crop_mode": ("", "rrc", "rkrc", "rkrr"),
+    "interpolation": ("", *INTERPOLATIONS),
+    "train_interpolation": ("", "random", *INTERPOLATIONS),
+}
+LEAST = {  # of options that are numbers, where one is given
+    **dict.fromkeys("vcr_alpha vcr_beta vcr_delta vcr_eps vcr_rows".split(), 0),
+    **dict.fromkeys(
+        "workers recovery_interval start_epoch warmup_epochs cooldown_epochs".split(), 0
+    ),
+    **dict.fromkeys("lr lr_base min_lr warmup_lr weight_decay mixup cutmix".split(), 0),
+    **dict.fromkeys("epochs stop_epoch val_interval log_interval checkpoint_hist".split(), 1),
+    **dict.fromkeys("batch_size validation_batch_size recount".split(), 1),
+    **dict.fromkeys("train_num_samples val_num_samples".split(), 1),
+}
+SHARES = (
+    "hflip vflip reprob mixup_prob mixup_switch_prob color_jitter_prob grayscale_prob "
+    "gaussian_blur_prob smoothing drop drop_path drop_connect drop_block momentum model_ema_decay"
+).split()
+
 log = logging.getLogger(__name__)
 
 
@@ -30,14 +60,10 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
     args.grad_accum_steps = max(1, args.grad_accum_steps)
     _numbers(args)
     _only_where_it_counts(args)
-    one_of(args, "amp_dtype", ("float16", "bfloat16"))
-    one_of(args, "model_dtype", ("float32", "float16", "bfloat16"))
-    one_of(args, "dist_bn", ("", "reduce", "broadcast"))
-    one_of(args, "clip_mode", ("norm", "value", "agc"))
-    one_of(args, "worker_seeding", ("all", "part"))
-    one_of(args, "mixup_mode", ("batch", "pair", "elem"))
-    one_of(args, "lr_base_scale", ("", "linear", "sqrt"))
-    one_of(args, "sched", SCHEDULES)
+    for name, options in CHOICES.items():
+        one_of(args, name, options)
+    if args.torchcompile:
+        one_of(args, "torchcompile", torch._dynamo.list_backends(exclude_tags=()))
     args.opt = args.opt.lower()
     known = list_optimizers()
     one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
@@ -54,6 +80,11 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
     if args.amp and device.type == "cpu" and "amp_dtype" not in args.given:
         args.amp_dtype = "bfloat16"
         log.info("AMP on the CPU: bfloat16 (pass --amp-dtype float16 for the other)")
+    if args.tta > 1:
+        raise ValueError(
+            f"--tta {args.tta} would average the scores of neighboring pictures: timm's loaders "
+            "make no augmented copies of them"
+        )
     if args.aug_splits == 1:
         raise ValueError("--aug-splits 1 makes no splits; give 2 or more, or 0")
     if args.aug_repeats and not args.distributed:
@@ -85,15 +116,25 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def _numbers(args: argparse.Namespace) -> None:
-    """Refuse numbers below the least that makes sense."""
-    least = dict.fromkeys(("vcr_alpha", "vcr_beta", "vcr_delta", "vcr_eps", "vcr_rows"), 0)
-    least |= dict.fromkeys(("workers", "recovery_interval"), 0)
-    least |= dict.fromkeys(("epochs", "batch_size", "val_interval", "log_interval"), 1)
-    least |= dict.fromkeys(("checkpoint_hist",), 1)
-    for name, bound in least.items():
-        if not getattr(args, name) >= bound:  # NaN is not
+    """Refuse numbers outside of what makes sense."""
+    for name, bound in LEAST.items():
+        value = getattr(args, name)
+        if value is not None and not value >= bound:  # NaN is not
             flag, must = name.replace("_", "-"), "be positive" if bound else "not be negative"
-            raise ValueError(f"--{flag} must {must}, but is {getattr(args, name)}")
+            raise ValueError(f"--{flag} must {must}, but is {value}")
+    for name in SHARES:
+        value = getattr(args, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"--{name.replace('_', '-')} is a share from 0 to 1, not {value}")
+    for name in ("scale", "ratio", "cutmix_minmax"):
+        value = getattr(args, name)
+        if value and (len(value) != 2 or not 0 <= value[0] <= value[1] or value[1] == 0):
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} takes two numbers, the smaller first, not {value}")
+    for name in ("clip_grad", "std"):
+        value = getattr(args, name)
+        if value is not None and not min(value if name == "std" else [value]) > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, but is {value}")
     if args.vcr_rows == 1:
         raise ValueError("--vcr-rows 1: a variance needs two samples or more; 0 takes all")
 
@@ -102,6 +143,10 @@ def _only_where_it_counts(args: argparse.Namespace) -> None:
     """Refuse options that the kind of data would leave without effect."""
     of_timm = ("class_map", "input_img_mode", "input_key", "target_key", "target_format")
     useless = of_timm if args.dataset in DATASETS else ()
+    if not args.dataset:
+        useless = ("target_key",)
+    if args.dataset.lower().startswith("torch/"):
+        useless = of_timm[:-1]
     if args.dataset not in DATASETS and args.label_level != "fine":
         useless = ("label_level",)
     for name in useless:

@@ -22,6 +22,7 @@ PACKAGES = {  # of timm's readers: module, and what to install for it
     "tfds": ("tensorflow_datasets", "tensorflow tensorflow-datasets"),
 }
 HEADERS_READ = 20_000  # pictures whose headers are looked at before training starts
+SPLITS = ("train", "training", "val", "validation", "eval", "evaluation")  # in any folder, to timm
 MODES = {1: "L", 3: "RGB"}  # of PIL, by channels
 
 SKIPPED = logging.getLogger("timm.data.dataset")  # says of a broken picture that it is skipped
@@ -58,6 +59,8 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
         raise ValueError("no data: give --data-dir FOLDER, or --dataset NAME")
     if not args.dataset and not Path(args.data_dir).exists():
         raise ValueError(f"{args.data_dir} does not exist")
+    if not args.dataset:
+        _check_split(Path(args.data_dir), split)
     _installed(args.dataset)
     torchvision = args.dataset.lower().startswith("torch/")
     optional = {"num_samples": args.train_num_samples if training else args.val_num_samples}
@@ -89,6 +92,15 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
     if torchvision:
         _same_channels(images, channels, args.dataset)
     return images
+
+
+def _check_split(folder: Path, split: str) -> None:
+    """Refuse a split without a folder, for which timm would take all that there is."""
+    name = split.partition("[")[0]
+    if name in SPLITS or not folder.is_dir() or (folder / name).exists():
+        return
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    raise ValueError(f"{folder} has no folder '{name}'.{closest(name, [*there, *SPLITS])}")
 
 
 def _installed(dataset: str) -> None:

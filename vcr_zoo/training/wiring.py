@@ -9,11 +9,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import torch
 from timm.data import resolve_input_data_config
 from timm.loss import create_classification_loss
 from timm.loss.class_weights import load_class_stats, resolve_class_weights
+from timm.models import NaFlexVit
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import (
@@ -29,6 +31,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from vcr_zoo.data import Images
+from vcr_zoo.zoo import check_name
 
 from .loading import Loader, evaluation_loader, mixes, training_loader
 from .model import create_model, prepare
@@ -91,7 +94,7 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
     if args.val_split:
         validation = open_split(args, args.val_split, channels, training=False)
     check(args, train, validation)
-    _warn_of_one_part(args, train, validation)
+    _check_parts(args, train, validation)
     classes = class_names(train)
     _named_defaults(args, train, channels)
     if args.task == "multilabel":
@@ -108,6 +111,11 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
         log.warning(
             f"{len(classes)} classes, but {args.model} has {args.num_classes} outputs: "
             f"pass --num-classes {len(classes)}"
+        )
+    if args.naflex_loader and not isinstance(model, NaFlexVit):
+        raise ValueError(
+            f"--naflex-loader cuts pictures into patches, which {args.model} does not take: "
+            "--model naflexvit_base_patch16_gap does"
         )
     data_config = resolve_input_data_config(model, vars(args))
     model = prepare(args, model, device, dtype)
@@ -134,12 +142,23 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
     )
 
 
-def _warn_of_one_part(args: argparse.Namespace, train: Dataset, validation) -> None:
-    """Say so where both splits are the same pictures, as timm has it for a folder without parts."""
+def _check_parts(args: argparse.Namespace, train: Dataset, validation) -> None:
+    """Warn where both splits are the same pictures, as timm has it for a folder without parts.
+
+    Raises:
+        ValueError: where one split would hold the other, because its folder does not exist.
+    """
     folders = [getattr(images, "reader", None) for images in (train, validation)]
     if not all(hasattr(reader, "samples") for reader in folders):
         return
-    if folders[0].root == folders[1].root:
+    own, other = (Path(str(reader.root)) for reader in folders)
+    if own in other.parents or other in own.parents:
+        split = args.train_split if own in other.parents else args.val_split
+        raise ValueError(
+            f"{args.data_dir} has no folder '{split}', only one of the two splits: make one, or "
+            "pass --val-split '' to go without"
+        )
+    if own == other:
         log.warning(
             f"{args.data_dir} has no {args.val_split} folder: validating on the training pictures. "
             "Make one beside train, or pass --val-split '' to go without."
@@ -185,6 +204,7 @@ def _distillation(args, model: nn.Module, common: dict) -> TrainingTask:
             "timm's distillation tasks have one label a picture, not --task multilabel"
         )
     teacher = args.kd_model_name
+    check_name(teacher)
     common |= {
         "student_model": model,
         "teacher_model": teacher,
