@@ -12,7 +12,7 @@ from vcr_zoo import zoo
 from vcr_zoo.remote import REPOSITORY, download
 from vcr_zoo.results import closest
 
-from .release import CONFIG, WEIGHTS, config_of
+from .release import CONFIG, WEIGHTS, as_json, config_of
 
 
 def pull(name: str, to: Path | None = None, endpoint: str | None = None) -> Path:
@@ -35,7 +35,7 @@ def pull(name: str, to: Path | None = None, endpoint: str | None = None) -> Path
         if name not in entries:
             raise LookupError(f"no weights are called {name!r}.{closest(name, entries)}")
         weights = entries[name].verify()
-        config = json.dumps(config_of(entries[name]), indent=2).encode()
+        config = as_json(config_of(entries[name]))
     else:
         repo, _, revision = name.removeprefix("hf-hub:").partition("@")
         if not REPOSITORY.fullmatch(repo) or ".." in repo or ".." in revision:

@@ -126,7 +126,11 @@ def weight_files(weights: Mapping[str, Tensor], config: Mapping) -> dict[str, by
         torch.equal(again[key], value.cpu()) for key, value in weights.items()
     ):
         raise ValueError("the weights do not come back as they went into safetensors")
-    return {WEIGHTS: content, CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
+    return {WEIGHTS: content, CONFIG: as_json(config)}
+
+
+def as_json(config: Mapping) -> bytes:
+    return (json.dumps(config, indent=2) + "\n").encode()
 
 
 def config_of(entry: Entry) -> dict:
