@@ -65,17 +65,18 @@ def gather(
         raise ValueError("no pictures to compute features of")
     classes = classes_of(images)
     device = device_of(model, device)
+    exact = torch.device("cpu") if device.type == "mps" else device  # which has no float64
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:sample]
     drawn = drawn.sort().values
     parts, held, labels, seen = {}, {}, [], 0
     with evaluating(model.to(device)), tapped(model, layers, positions) as embed, autocast(device):
         for x, y in batches(model, images, batch_size, device):
-            x, y = x.to(device), y.to(device).long()
+            x, y = x.to(device), y.to(exact).long()
             chosen = drawn[(drawn >= seen) & (drawn < seen + len(x))] - seen
             for name, features in embed(x).items():
-                features = finite(features.float(), name)
+                features = finite(features.float(), name).to(exact)
                 parts.setdefault(name, Parts(len(classes))).add(features, y)
-                held.setdefault(name, []).append(features[chosen.to(device)].cpu())
+                held.setdefault(name, []).append(features[chosen.to(exact)].cpu())
             labels.append(y.cpu()[chosen])
             seen += len(x)
             watch(len(x))

@@ -186,7 +186,7 @@ def cka_map(first: Inspection, second: Inspection, found: Comparison) -> Figure:
     axes.set_xticks(range(len(columns)), thinned(columns, 30), rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(rows)), thinned(rows, 30), fontsize=8)
     axes.set_xlabel(f"placement of {second.name}")
-    axes.set_ylabel(f"placement of {first.name}")
+    axes.set_ylabel(f"placement of {first.name}", labelpad=8)
     axes.set_title("Likeness of placements", fontsize=11)
     return figure
 

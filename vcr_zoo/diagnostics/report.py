@@ -12,7 +12,7 @@ from .inspect import Comparison, Inspection
 from .measured import Measured
 from .measures import MEASURES
 from .pictures import PICTURES, cka_map
-from .style import DPI, plt
+from .style import DPI, save
 
 OTHERS = {  # measure: label, meaning
     "nearest_class": (
@@ -62,8 +62,7 @@ def draw(folder: Path, networks, compared: Comparison) -> list[tuple[Path, str]]
     for name, (make, caption) in {**PICTURES, **last}.items():
         figure = make(networks)
         if figure is not None:
-            figure.savefig(folder / f"{name}.png", dpi=DPI)
-            plt.close(figure)
+            save(figure, folder / f"{name}.png")
             saved.append((folder / f"{name}.png", caption))
     return saved
 

@@ -23,7 +23,7 @@ from vcr_zoo.data import Images, load
 from vcr_zoo.penalty import tap
 from vcr_zoo.results import paired, versions
 
-from .style import DPI, STYLES, plt
+from .style import STYLES, plt, save
 
 ARMS = ("control", "vcr")
 EASY, HARD = ("trouser", "bag"), ("pullover", "coat")
@@ -215,9 +215,7 @@ def report(
         name: experiment(*both, alpha, beta, runs, steps=STEPS // (1 if name == "moons" else 2))
         for name, both in toys.items()
     }
-    figure = draw(found)
-    figure.savefig(folder / "starvation.png", dpi=DPI)
-    plt.close(figure)
+    save(draw(found), folder / "starvation.png")
     settings = {"runs": runs, "alpha": alpha, "beta": beta, "data": data, "steps": STEPS}
     command = f"vcr-zoo starvation --out {out} --runs {runs} --alpha {alpha:g} --beta {beta:g}"
     record = {"command": command, "settings": settings, "versions": versions()}

@@ -1,9 +1,12 @@
 """How every picture of this project looks: one place for colours, so that they mean the same."""
 
+from pathlib import Path
+
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 # From the palette of Okabe and Ito, which colour-blind people tell apart; line style and marker
 # say it again in black and white.
@@ -29,3 +32,9 @@ def roles(names: list[str]) -> list[str]:
     """Styles of one or two networks, never the same for both."""
     given = [role(name, second=i > 0) for i, name in enumerate(names)]
     return given if len(set(given)) == len(given) else ["vcr", "control"][: len(names)]
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a picture with nothing clipped, and let go of it."""
+    figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.08)
+    plt.close(figure)
