@@ -1,9 +1,9 @@
-import statistics
+import math
 
 import pytest
 import torch
 
-from vcr_zoo.results import paired
+from vcr_zoo.results import paired, student_quantile
 from vcr_zoo.transfer.depth import Depth, bar, draw, likeness
 
 from .made import pictures
@@ -67,12 +67,13 @@ def test_a_network_is_like_itself_and_like_another_less():
     assert all(v > 2 / 60 for v in others["target to source"])
 
 
-def test_error_bars_are_student_s():
+def test_error_bars_are_standard_errors():
+    """Those of which Student's quantile makes the interval."""
     values = [0.5, 0.6, 0.8]
     interval = paired(values)
 
-    assert bar(values) == pytest.approx(interval.high - statistics.fmean(values))
-    assert bar([0.5]) != bar([0.5])
+    assert bar(values) == pytest.approx((interval.high - interval.mean) / student_quantile(2))
+    assert math.isnan(bar([0.5]))
 
 
 def test_a_picture_is_drawn_with_and_without_likeness(tmp_path):

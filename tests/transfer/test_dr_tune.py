@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -258,3 +260,15 @@ def test_the_trained_network_predicts_as_after_plain_fine_tuning():
 
     assert found.model.state_dict().keys() == plain.model.state_dict().keys()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in found.model.modules())
+
+
+def test_processes_share_weights_and_have_banks_of_their_own(tmp_path):
+    """Each of two takes half of the pictures; gradients, through the bank too, are averaged."""
+    command = [sys.executable, "-m", "tests.transfer.ranks", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    a, b = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert torch.equal(a["weights"], b["weights"]) and a["weights"].isfinite().all()
+    assert not set(a["order"].tolist()) & set(b["order"].tolist())
+    assert not torch.equal(a["bank"], b["bank"])

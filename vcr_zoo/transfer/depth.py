@@ -17,12 +17,18 @@ from vcr_zoo.data import Images
 from vcr_zoo.diagnostics.cka import cka
 from vcr_zoo.diagnostics.imbalance import imbalance
 from vcr_zoo.features import features
-from vcr_zoo.results import student_quantile
 
 from .method import Method
 
 if TYPE_CHECKING:
     from .finetune import Finetuner
+
+
+ALIKE = {  # how `draw` calls what `likeness` gives
+    "CKA": "CKA, debiased",
+    "source to target": "imbalance, source to target",
+    "target to source": "imbalance, target to source",
+}
 
 
 class Depth(Method):
@@ -96,11 +102,9 @@ def likeness(
 
 
 def bar(values: Sequence[float]) -> float:
-    """Half the 95 % interval of a mean over seeds; NaN for one."""
+    """Standard error of a mean over seeds; NaN for one."""
     n = len(values)
-    if n < 2:
-        return float("nan")
-    return student_quantile(n - 1) * statistics.stdev(values) / n**0.5
+    return statistics.stdev(values) / n**0.5 if n > 1 else float("nan")
 
 
 def draw(
@@ -122,7 +126,7 @@ def draw(
 
     height = 6 if alike else 3.8
     figure, axes = plt.subplots(
-        2 if alike else 1, 1, figsize=(7, height), sharex=True, layout="constrained", squeeze=False
+        2 if alike else 1, 1, figsize=(9, height), sharex=True, layout="constrained", squeeze=False
     )
     top, colours = axes[0, 0], plt.get_cmap(SEQUENCE)
     for i, (name, curve) in enumerate(curves.items()):
@@ -137,16 +141,21 @@ def draw(
             place = (t, 100 * statistics.fmean(curve[t]))
             top.plot(*place, "o", markersize=14, markerfacecolor="none", color=colour)
     top.set(ylabel="accuracy in %", title=title)
-    top.legend(frameon=False, title="ringed: chosen on validation")
+    aside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False}
+    top.legend(**aside, title="test, ± standard error;\nringed: chosen on validation")
     bottom = axes[-1, 0]
     if alike:
         for i, (name, values) in enumerate(alike.items()):
             look = {"linestyle": ("-", "--", ":")[i % 3], "marker": "osD"[i % 3]}
             bottom.plot(
-                range(1, len(values) + 1), values, label=name, color=colours(0.4 * i), **look
+                range(1, len(values) + 1),
+                values,
+                label=ALIKE.get(name, name),
+                color=colours(0.4 * i),
+                **look,
             )
         bottom.set(ylabel="CKA, information imbalance", ylim=(-0.05, 1.05))
-        bottom.legend(frameon=False, title="trained on source or on target only")
+        bottom.legend(**aside, title="network trained on source,\nand one on target alone")
     names = ["none", *blocks]
     step = -(-len(names) // 20)
     bottom.set_xticks(range(0, len(names), step), names[::step], rotation=45, ha="right")

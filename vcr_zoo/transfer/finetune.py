@@ -19,7 +19,7 @@ from timm.optim import (
     param_groups_weight_decay,
 )
 from timm.scheduler import create_scheduler_v2
-from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
+from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad, distribute_bn
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -244,14 +244,14 @@ class Finetuner:
             updates_per_epoch=len(self.train),
         )
         self.scaler = NativeScaler(self.device.type) if s.amp == "float16" else None
-        self.freeze(depths[0])
         inside = self.cut.network if self.cut else self.model
         self.pooled = Pooled(inside.get_submodule(self.blocks.classifier))
-        if self.world_size > 1:
+        if self.world_size > 1:  # before anything is frozen for a while only
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.network = nn.parallel.DistributedDataParallel(
                 self.network, device_ids=ids, find_unused_parameters=True
             )
+        self.freeze(depths[0])
 
     def kept_apart(self) -> nn.Module | None:
         """The network from the frozen part on, if the latter's activations can be kept."""
@@ -451,7 +451,14 @@ class Finetuner:
 
     @torch.no_grad()
     def validate(self, loss: float) -> None:
-        """Accuracy on validation; keeps the weights if they are the best so far."""
+        """Accuracy on validation; keeps the weights if they are the best so far.
+
+        Every process judges all pictures, by batch norm's statistics averaged over processes, and
+        so comes to the same choice.
+        """
+        if self.world_size > 1:
+            for one in (self.model, *([self.ema.module] if self.ema else [])):
+                distribute_bn(one, self.world_size, reduce=True)
         model = self.model if self.ema is None else self.ema.module
         network = model
         if self.cut is not None:
