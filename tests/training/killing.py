@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from vcr_zoo.training import checkpoint, parse, report, train
@@ -18,6 +19,7 @@ from vcr_zoo.training import checkpoint, parse, report, train
 
 def child(argv: list[str], rank: int, ranks: int, port: int, pipe: int, broken: bool) -> None:
     """Train in this process, writing a byte at each sign of progress."""
+    os.setpgrp()  # with its loader's workers
     if ranks > 1:
         os.environ.update(
             RANK=str(rank),
@@ -53,8 +55,16 @@ def launch(argv: list[str], ranks: int, broken: bool) -> tuple[list[int], int]:
 
 
 def finished(pids: list[int]) -> list[int]:
-    """Wait for a run to end; exit codes, negative for signals."""
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    """Wait for a run to end; exit codes, negative for signals.
+
+    A worker that was just starting as its rank was killed does not notice: torch's watchdog takes
+    whom it finds as its parent. It would hold our output open for ever.
+    """
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    return codes
 
 
 def main() -> None:
