@@ -784,6 +784,45 @@ def run_pull(args) -> None:
     print(pull(args.name, Path(args.to) if args.to else None))
 
 
+def add_export(commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a network as ONNX, its outputs compared (extra: vcr_zoo[onnx])",
+        epilog="example: vcr-zoo export test_resnet.vcr_fmnist4 --onnx network.onnx",
+    )
+    parser.add_argument("name", help="a registered name, hf-hub:owner/name, or a run's folder")
+    parser.add_argument("--onnx", required=True, metavar="FILE", help="to write")
+    parser.set_defaults(run=run_export)
+
+
+def run_export(args) -> None:
+    from pathlib import Path
+
+    from vcr_zoo.hub.onnx import export
+
+    difference = export(args.name, Path(args.onnx))
+    print(f"{args.onnx}: ONNX Runtime's logits differ from PyTorch's by at most {difference:.2g}")
+
+
+def add_space(commands) -> None:
+    parser = commands.add_parser(
+        "space",
+        help="a folder that is a demo, for a Space of the Hub or this machine",
+        epilog="example: vcr-zoo space --out demo && python demo/app.py",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    parser.set_defaults(run=run_space)
+
+
+def run_space(args) -> None:
+    from pathlib import Path
+
+    from vcr_zoo.hub.space import space
+
+    folder = space(Path(args.out))
+    print(f"{folder}: pip install gradio, then: python {folder / 'app.py'}")
+
+
 BENCHES = [
     add_bench_step,
     add_bench_data,
@@ -810,9 +849,11 @@ COMMANDS = [
     add_bench,
     add_package,
     add_card,
+    add_reproduce,
     add_push,
     add_pull,
-    add_reproduce,
+    add_export,
+    add_space,
 ]  # add_<command> functions, in the order that help lists them
 
 if __name__ == "__main__":

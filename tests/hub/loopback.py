@@ -164,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault.cut == "before":
             return self.cut(fault)
         if fault.status:
-            return self.send(fault.status, {"error": "as told"}, fault.headers)
+            return self.send(fault.status, {"error": "as told", "url": self.hub.url}, fault.headers)
         url = urlsplit(self.path)
         try:
             with self.hub.lock:

@@ -1,0 +1,252 @@
+"""`vcr-zoo push` and `reproduce` as they are typed; and the token, which appears nowhere."""
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import traceback
+from dataclasses import replace
+
+import pytest
+import yaml
+from huggingface_hub import HfApi
+
+from vcr_zoo import zoo
+from vcr_zoo.card.evidence import CARDS
+from vcr_zoo.cli import main
+from vcr_zoo.hub import reproduce as again
+from vcr_zoo.hub.publish import publish
+from vcr_zoo.hub.push import Options, push
+from vcr_zoo.hub.release import Release, checked, release, repository
+from vcr_zoo.remote import redacted
+from vcr_zoo.results import Result, read
+
+from .clients import TOKEN, contents, made
+from .loopback import Fault
+
+VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """A copy of the package's manifest and weights, which a push may write into."""
+    folder = shutil.copytree(zoo.WEIGHTS, tmp_path / "weights")
+    return folder / "manifest.yaml"
+
+
+def test_all_are_pushed_and_the_manifest_says_where(hub, manifest, capsys):
+    names = [CONTROL, VCR]
+    assert publish(names, "org", endpoint=hub.url, token=TOKEN, path=manifest) == 0
+    entries = zoo.manifest(manifest)
+
+    for name in names:
+        repo = hub.repos[f"org/{name}"]
+        assert entries[name].hub == f"org/{name}" and entries[name].revision == repo.head
+        assert repo.files("main")[1]["model.safetensors"].sha256 == entries[name].sha256
+        entries[name].verify()
+    before = manifest.read_bytes()
+    assert publish(names, "org", endpoint=hub.url, token=TOKEN, path=manifest) == 0
+    assert manifest.read_bytes() == before and "nothing to do" in capsys.readouterr().out
+    assert all(len(repo.log) == 2 for repo in hub.repos.values())
+
+
+def test_what_is_published_is_all_that_a_reader_needs(hub, manifest):
+    publish([VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest)
+    files = contents(hub.repos[f"org/{VCR}"])
+
+    assert set(files) >= {"README.md", "config.json", "model.safetensors", "recipe.yaml"}
+    assert set(files) >= {"results.jsonl", "spectrum.png", "transfer.png"}
+    assert not [path for path in files if path.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    assert f'"hf-hub:org/{VCR}"' in files["README.md"].decode()
+    assert yaml.safe_load(files["recipe.yaml"])["vcr_beta"] == 3.0
+    assert not re.search(rb"/(work|root|home|tmp)/", b"".join(files.values()))
+
+
+def test_one_that_fails_does_not_stop_the_others(hub, manifest, capsys):
+    hub.fault = lambda n, method, path: Fault(403) if CONTROL in path else None
+    assert publish([CONTROL, VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest) == 2
+
+    out = capsys.readouterr()
+    assert f"push: {CONTROL}: " in out.err and "1 of 2" in out.out
+    assert "give the same command again" in out.out and list(hub.repos) == [f"org/{VCR}"]
+
+
+def test_a_dry_run_shows_files_sizes_hashes_and_the_card_and_sends_nothing(hub, capsys):
+    assert main(["push", VCR, "--org", "some-org", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    entry = zoo.manifest()[VCR]
+
+    assert re.search(rf"{entry.file.stat().st_size:,}  {entry.sha256}  model.safetensors", shown)
+    assert f"# Model card for {VCR}" in shown and f"hf-hub:some-org/{VCR}" in shown
+    assert hub.requests == []
+
+
+def test_a_pull_request_leaves_the_manifest_alone(hub, manifest):
+    publish([VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest)
+    commit = zoo.manifest(manifest)[VCR].revision
+    hub.put(f"org/{VCR}", {"README.md": b"---\nlicense: mit\n---\nold"})
+    publish([VCR], "org", Options(create_pr=True), endpoint=hub.url, token=TOKEN, path=manifest)
+
+    assert zoo.manifest(manifest)[VCR].revision == commit and hub.repos[f"org/{VCR}"].pulls
+
+
+@pytest.mark.parametrize("org", ["", "..", "a/b", "-x", "a b", "org--x", "https://x"])
+def test_what_is_no_organization_is_refused(org):
+    with pytest.raises(ValueError, match="is no repository's name"):
+        repository(org, VCR)
+
+
+def test_weights_without_a_card_are_not_published(manifest):
+    entries = zoo.manifest(manifest)
+    entries["test_resnet.vcr_new"] = replace(entries[VCR], name="test_resnet.vcr_new")
+    with pytest.raises(LookupError, match="no recipe"):
+        release("test_resnet.vcr_new", "org", entries=entries)
+    with pytest.raises(ValueError, match="no results"):
+        release(VCR, "org", results=[])
+
+
+def test_files_that_hold_a_token_or_leave_the_repository_are_refused(monkeypatch):
+    good = made()
+    for files, words in (
+        ({"README.md": b"use hf_abcdefghijklmnopqrstuvwxyz0123"}, "looks like a token"),
+        ({"../x": b""}, "outside of the repository"),
+        ({"/x": b""}, "outside of the repository"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            checked(replace(good, files={**good.files, **files}))
+    monkeypatch.setenv("HF_TOKEN", "an-unusual-token")
+    with pytest.raises(ValueError, match="looks like a token"):
+        checked(replace(good, files={**good.files, "results.jsonl": b"x an-unusual-token y"}))
+    assert isinstance(checked(good), Release)
+
+
+def test_messages_are_cleared_of_tokens_and_signatures(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "an-unusual-token")
+    message = "no\nan-unusual-token hf_abcdefghij https://x.y/z?X-Signature=abc&t=1 'end'"
+
+    assert redacted(message) == "no *** *** https://x.y/z?... 'end'"
+
+
+def test_the_token_appears_in_no_output_log_or_error(hub, caplog, capsys, waits):
+    """Every refusal at every request in turn, with the client's own log at its most talkative."""
+    caplog.set_level(logging.DEBUG)
+    faults = [Fault(status) for status in (401, 403, 404, 409, 412, 429, 500)]
+    errors = []
+    for fault in [*faults, Fault(cut="before"), Fault(cut="half")]:
+        for k in range(12):
+            hub.repos.clear()
+            first = len(hub.requests) + k
+            hub.fault = lambda n, *_, first=first, fault=fault: fault if n >= first else None
+            try:
+                push(made(), endpoint=hub.url, token=TOKEN)
+            except (OSError, ValueError):
+                errors.append(traceback.format_exc())
+    shown = capsys.readouterr()
+
+    assert len(errors) > 60
+    logs = [record.getMessage() for record in caplog.records]
+    assert not any(TOKEN in text for text in (*errors, *logs, shown.out, shown.err))
+    assert not any("secret-of-the-url" in text for text in (*errors, shown.out, shown.err))
+
+
+def test_the_token_is_not_in_what_a_process_prints(hub, tmp_path):
+    """A real process whose push is refused: nothing on its outputs, no traceback."""
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    env |= {"HF_HOME": str(tmp_path), "HF_DEBUG": "1"}
+    command = [sys.executable, "-m", "vcr_zoo.cli", "push", VCR, "--org", "stranger"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+
+    assert done.returncode == 2 and "the Hub refused (403)" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr.split("vcr-zoo push:")[1]
+    assert HfApi(endpoint=hub.url, token=TOKEN).whoami()["name"] == "org"
+
+
+# Reproduce
+
+
+def stated(**fields) -> Result:
+    base = dict(model=VCR, data="fmnist", protocol="eval", metric="top1", value=0.9)
+    return Result(**{**base, "fingerprint": "f", "command": f"vcr-zoo reproduce {VCR}", **fields})
+
+
+def compare(value: float, **fields):
+    found = [stated(value=value, **fields)]
+    (one,) = again.compared([stated()], lambda job: found)
+    return one
+
+
+def test_a_number_within_tolerance_agrees_and_one_beyond_does_not():
+    assert compare(0.9 + 0.9 * again.POINT).agrees
+    assert not compare(0.9 + 1.1 * again.POINT).agrees
+    assert not compare(0.9, fingerprint="other").agrees
+    assert "DIFFERS: other data" in again.line(compare(0.9, fingerprint="other"))
+
+
+def test_data_that_cannot_be_had_is_not_an_agreement():
+    def nothing(job):
+        raise OSError("no route")
+
+    (one,) = again.compared([stated()], nothing)
+    assert not one.agrees and "not measured: no route" in again.line(one)
+
+
+def test_only_known_protocols_and_data_are_run():
+    """Stated numbers may come from a repository of somebody else."""
+    rows = [stated(), stated(protocol="os.system"), stated(data="folder//etc"), stated(data="../x")]
+
+    assert again.stated_jobs(rows) == [again.Job("eval", "fmnist")]
+
+
+def test_quick_leaves_out_what_reads_many_pictures():
+    kinds = again.jobs("fmnist", "coarse")
+
+    assert [job for job in kinds if again.slow(job)] == kinds[-2:]
+    assert again.Job("probe", "silhouettes") in kinds[:-2]
+
+
+def test_every_stated_number_of_a_card_is_measured_by_reproduce():
+    """What is stated of the published weights and what is run again are the same list."""
+    rows = [r for r in read(CARDS / "results.jsonl") if r.model == VCR]
+    rows = [r for r in rows if r.command.startswith(again.REPRODUCE) and r.protocol != "train"]
+
+    assert set(again.stated_jobs(rows)) == set(again.jobs("fmnist", "coarse"))
+
+
+@pytest.fixture
+def stated_file(tmp_path, monkeypatch):
+    """One stated number on a stand-in for the measurement, so that verdicts can be seen."""
+
+    def state(value, found):
+        monkeypatch.setattr(again, "CARDS", tmp_path)
+        monkeypatch.setattr(again, "measured", lambda *_: [stated(value=found)])
+        from vcr_zoo.results import append
+
+        append(tmp_path / "results.jsonl", stated(value=value))
+
+    return state
+
+
+@pytest.mark.parametrize("found, code, word", [(0.9, 0, "agrees"), (0.8, 1, "DIFFERS")])
+def test_the_command_tells_and_its_status_says(stated_file, capsys, found, code, word):
+    stated_file(0.9, found)
+
+    assert main(["reproduce", VCR, "--quick"]) == code
+    shown = capsys.readouterr().out
+    assert word in shown and zoo.manifest()[VCR].sha256 in shown
+
+
+def test_damaged_weights_are_not_measured(monkeypatch, manifest, capsys):
+    manifest.with_name(f"{VCR}.safetensors").write_bytes(b"damaged")
+    monkeypatch.setattr(again, "manifest", lambda: zoo.manifest(manifest))
+
+    assert main(["reproduce", VCR]) == 2
+    assert "not what was published" in capsys.readouterr().err
+
+
+@pytest.mark.network
+def test_the_committed_numbers_are_found_again(capsys):
+    """With real data, which may have to be fetched."""
+    assert main(["reproduce", VCR, "--quick"]) == 0, capsys.readouterr().out
