@@ -19,7 +19,7 @@ from .tuning import resnet, run_of, same, small, tuned, vit
 @pytest.mark.parametrize("make", [resnet, vit])
 def test_it_learns(make):
     """Three brightnesses of gray."""
-    found = tuned(model=make(), settings=small(epochs=12, lr=3e-3, smoothing=0.0), n=120)
+    found = tuned(model=make(), settings=small(epochs=6, lr=1e-2, smoothing=0.0), n=60)
 
     assert found.validation_top1 > 0.9
 
@@ -76,7 +76,7 @@ def test_a_folder_with_another_run_is_refused_unless_overwritten(tmp_path):
 
 def test_the_best_epoch_on_validation_is_kept():
     """A rate that destroys the network shows: the kept epoch is not the last."""
-    found = tuned(settings=small(epochs=6, lr=3e-3), n=120)
+    found = tuned(settings=small(epochs=6, lr=3e-3))
     top = max(range(6), key=lambda e: (found.history[e]["top1"], -found.history[e]["log_loss"]))
 
     assert found.epoch == top and found.validation_top1 == found.history[top]["top1"]

@@ -35,10 +35,10 @@ def test_what_a_network_holds_itself_is_frozen_with_its_first_block():
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
 def test_a_tail_gives_the_network_s_logits_and_gradients(make):
-    """From the activation at any depth, whatever the size of the batch."""
+    """From the activation at a depth, whatever the size of the batch."""
     model = make()
     blocks = Blocks(model, SIZE)
-    for t in range(1, blocks.head + 1):
+    for t in (1, len(blocks) - 1, len(blocks), blocks.head):
         x = torch.randn(3, *SIZE)
         rest = tail(model, blocks, t, x[:2])
         rows = activation(model, blocks, t, x).detach()

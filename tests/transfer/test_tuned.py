@@ -6,7 +6,7 @@ import pytest
 from vcr_zoo.data import DATASETS
 from vcr_zoo.results import read
 from vcr_zoo.transfer import tuned
-from vcr_zoo.transfer.tuned import Cell, cells, divided, drawn, measure, method, table
+from vcr_zoo.transfer.tuned import Cell, cells, divided, drawn, measure, method, table, words_of
 
 from .made import network, pictures
 
@@ -38,6 +38,13 @@ def test_a_cell_is_measured_once_and_its_command_says_it_all(known, tmp_path):
         "--method full --seeds 0 --size 30 --set augment=False batch_size=20 epochs=1 head_epochs=0"
     )
     assert first["top1"].settings["size"] == 30 and len(first["top1"].weights) == 64
+
+
+def test_a_command_s_settings_are_read_as_they_were():
+    from vcr_zoo.transfer.command import options_of
+
+    options = (("augment", False), ("input_size", (3, 8, 8)), ("layer_decay", 0.5), ("lr", 1e-3))
+    assert options_of(words_of(options), {}) == options
 
 
 def test_a_search_keeps_to_its_budget_and_is_not_repeated_for_other_seeds(known, tmp_path):

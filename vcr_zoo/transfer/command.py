@@ -15,7 +15,7 @@ from vcr_zoo.data import load
 from .depth import Depth, draw, likeness
 from .finetune import Finetuner, settings_from
 from .search import best_depth, narrow
-from .tuned import LOOP, Cell, cells, depths, drawn, measure, network, run, table
+from .tuned import LOOP, Cell, cells, depths, drawn, measure, network, run, table, words_of
 
 FEWEST = 100  # pictures on which likeness is worth looking at
 
@@ -129,7 +129,7 @@ def depth(
     label, t = list(choice.items())[-1]
     words = ["vcr-zoo", "finetune", model, "--data", data, "--method", "depth"]
     words += ["--size", str(sizes[-1])] if sizes[-1] else []
-    words += ["--set", *(f"{name}={shown_value(v)}" for name, v in options), f"depth={t}"]
+    words += ["--set", *words_of(options), f"depth={t}"]
     print(f"\n{picture}\nUse depth {t} ({frozen_text(t, names)}):\n{shlex.join(words)}")
 
 
@@ -148,10 +148,6 @@ def measured_at(
     tested = statistics.fmean(test[t])
     print(f"{what}: validation {100 * mean:.2f} %, test {100 * tested:.2f} %", flush=True)
     return mean
-
-
-def shown_value(value) -> str:
-    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def frozen_text(t: int, names: Sequence[str]) -> str:

@@ -68,8 +68,13 @@ class Cell:
             if getattr(self, name) != default:
                 words += [f"--{name}", str(getattr(self, name))]
         if self.options:
-            words += ["--set", *(f"{name}={value}" for name, value in self.options)]
+            words += ["--set", *words_of(self.options)]
         return shlex.join(words)
+
+
+def words_of(options) -> list[str]:
+    """Options as the words of --set."""
+    return [f"{k}={list(v) if isinstance(v, tuple) else v}" for k, v in options]
 
 
 @functools.lru_cache(maxsize=4)
