@@ -6,10 +6,21 @@ HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME and the proxies' variables are hu
 import re
 from pathlib import Path
 
-from huggingface_hub import constants, errors, get_token, hf_hub_download
+import huggingface_hub
+from huggingface_hub import constants, errors, hf_hub_download
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# Of Trusted Publishers; the first releases of huggingface_hub 1 have not heard of them.
+OIDCError = getattr(errors, "OIDCError", errors.LocalTokenNotFoundError)
+
+
+def get_token() -> str | None:
+    """The token that the client would use, or None."""
+    try:
+        return huggingface_hub.get_token()
+    except (OIDCError, errors.HfHubHTTPError):
+        return None
 
 
 def download(hub: str, file: str, revision: str, endpoint: str | None = None) -> Path:
@@ -27,7 +38,9 @@ def download(hub: str, file: str, revision: str, endpoint: str | None = None) ->
 def explained(error: Exception, what: str) -> OSError:
     """A client's error as one that says what was wanted, what happened and what to do."""
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if constants.HF_HUB_OFFLINE:
+    if isinstance(error, OIDCError):
+        kind, why = PermissionError, f"no token from this CI: {redacted(error)}"
+    elif constants.HF_HUB_OFFLINE:
         kind, why = (
             ConnectionError,
             "HF_HUB_OFFLINE is set and it is not in the cache: unset it once",

@@ -100,6 +100,7 @@ class LoopbackHub:
     def __init__(self, tokens: dict[str, str]):
         self.tokens = tokens  # token -> user or organization, which may write to its own
         self.readers: dict[str, str] = {}  # tokens that may only read
+        self.identities: dict[str, str] = {}  # of CI workflows -> the token each is given
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
@@ -231,6 +232,11 @@ class Handler(BaseHTTPRequestHandler):
             if self.user is None:
                 raise Refusal(401, "", "Invalid user token.")
             return 200, {"type": "user", "name": self.user, "auth": {}, "orgs": []}, {}
+        if path == "/oauth/token":
+            identity = json.loads(body)["subject_token"]
+            if identity not in self.hub.identities:
+                raise Refusal(401, "", "no publisher is trusted by this name")
+            return 200, {"access_token": self.hub.identities[identity], "expires_in": 3600}, {}
         if path == "/api/repos/create":
             return self.create(json.loads(body))
         if path == "/api/validate-yaml":

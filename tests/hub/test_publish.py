@@ -9,6 +9,7 @@ import sys
 import traceback
 from dataclasses import replace
 
+import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub import HfApi
@@ -149,6 +150,32 @@ def test_the_token_appears_in_no_output_log_or_error(hub, caplog, capsys, waits)
     logs = [record.getMessage() for record in caplog.records]
     assert not any(TOKEN in text for text in (*errors, *logs, shown.out, shown.err))
     assert not any("secret-of-the-url" in text for text in (*errors, shown.out, shown.err))
+
+
+def test_a_workflow_without_its_identity_is_told_so(hub, monkeypatch):
+    """HF_OIDC_RESOURCE asks for a Trusted Publisher's token; this is no CI that could give one."""
+    monkeypatch.setenv("HF_OIDC_RESOURCE", "org/x")
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+
+    assert checked(made()) and redacted("plain") == "plain"
+    with pytest.raises(OSError, match=r"push of .*: no token from this CI"):
+        push(made(), endpoint=hub.url)
+
+
+def test_a_workflow_gets_its_token_without_a_stored_one(hub, monkeypatch):
+    """An identity of the CI's is exchanged for a token of one repository, which then serves."""
+    auth = huggingface_hub.utils._auth
+    monkeypatch.setattr(auth, "_OIDC_TOKEN_CACHE", None)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_OIDC_RESOURCE", "org/test_resnet.vcr_made")
+    monkeypatch.setenv("HF_OIDC_ID_TOKEN", "identity-of-the-workflow")
+    hub.identities["identity-of-the-workflow"] = TOKEN
+
+    assert push(made(), endpoint=hub.url).committed
+    monkeypatch.setattr(auth, "_OIDC_TOKEN_CACHE", None)
+    monkeypatch.setenv("HF_OIDC_ID_TOKEN", "identity-of-another")
+    with pytest.raises(OSError, match=r"refused|could not"):
+        push(made(2), endpoint=hub.url)
 
 
 def test_the_token_is_not_in_what_a_process_prints(hub, tmp_path):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
 
-from vcr_zoo.remote import explained
+from vcr_zoo.remote import OIDCError, explained
 
 from .release import WEIGHTS, Release
 
@@ -60,7 +60,7 @@ def push(
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return push_once(api, made, options)
-        except (errors.HTTPError, RuntimeError) as error:
+        except (errors.HTTPError, OIDCError, RuntimeError) as error:
             seconds = pause(cause(error), attempt)
             if seconds is None or attempt == ATTEMPTS:
                 raise explained(cause(error), f"push of {made.repo}") from None

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import timm
 import torch
-from huggingface_hub import get_token
 from safetensors.torch import load, load_file
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 from vcr_zoo import zoo
 from vcr_zoo.card import card_files, evidence
 from vcr_zoo.card.evidence import CARDS
-from vcr_zoo.remote import REPOSITORY
+from vcr_zoo.remote import REPOSITORY, get_token
 from vcr_zoo.results import Result, read
 from vcr_zoo.training.options import recipe_file
 from vcr_zoo.zoo import Entry
