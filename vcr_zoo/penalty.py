@@ -406,10 +406,8 @@ def centered(x: Tensor, mean: Tensor, dim: int) -> Tensor:
     last = x.movedim(dim, -1)
     if last.is_contiguous():
         return (last - mean).to(x.dtype).view(-1, len(mean))
-    first = x.movedim(dim, 0)
-    h = torch.empty(first.shape, dtype=x.dtype, device=x.device)
-    torch.sub(first, mean.view(-1, *[1] * (x.ndim - 1)), out=h)
-    return h.view(len(mean), -1).T
+    h = x.movedim(dim, 0).clone(memory_format=torch.contiguous_format)
+    return h.sub_(mean.view(-1, *[1] * (x.ndim - 1))).view(len(mean), -1).T
 
 
 def variances(h: Tensor, n: int | Tensor, group: dist.ProcessGroup | None) -> Tensor:
