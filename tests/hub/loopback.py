@@ -208,6 +208,11 @@ class Handler(BaseHTTPRequestHandler):
     # Who asks, and for what
 
     @property
+    def address(self) -> str:
+        """Ours as the client knows it, which may have come through a proxy."""
+        return f"http://{self.headers['Host']}"
+
+    @property
     def token(self) -> str:
         return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
 
@@ -263,7 +268,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.hub.tokens.get(self.token) != owner:
             raise Refusal(403, "", f"You have no right to create a repository under {owner}")
         name = f"{owner}/{wanted['name']}"
-        answer = {"url": f"{self.hub.url}/{name}", "name": name}
+        answer = {"url": f"{self.address}/{name}", "name": name}
         if name in self.hub.repos:
             return 409, {**answer, "error": "You already created this model repo"}, {}
         private = wanted.get("private") or wanted.get("visibility") == "private"
@@ -364,11 +369,11 @@ class Handler(BaseHTTPRequestHandler):
                 del tree[value["path"]]
         commit = repo.add(tree, header["summary"])
         answer = {"success": True, "commitOid": commit}
-        answer["commitUrl"] = f"{self.hub.url}/{name}/commit/{commit}"
+        answer["commitUrl"] = f"{self.address}/{name}/commit/{commit}"
         if proposed:
             number = len(repo.pulls) + 1
             repo.pulls[number] = (header["summary"], commit)
-            answer["pullRequestUrl"] = f"{self.hub.url}/{name}/discussions/{number}"
+            answer["pullRequestUrl"] = f"{self.address}/{name}/discussions/{number}"
         else:
             repo.log.append(commit)
         return 200, answer, {}
@@ -392,7 +397,7 @@ class Handler(BaseHTTPRequestHandler):
         self.repo(name)
         objects = []
         for item in wanted["objects"]:
-            signed = f"{self.hub.url}/lfs-objects/{item['oid']}?X-Signature=secret-of-the-url"
+            signed = f"{self.address}/lfs-objects/{item['oid']}?X-Signature=secret-of-the-url"
             known = item["oid"] in self.hub.objects  # then there is nothing to be done
             actions = {} if known else {"actions": {"upload": {"href": signed}}}
             objects.append({**item, "authenticated": True, **actions})

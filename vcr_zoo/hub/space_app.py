@@ -94,8 +94,8 @@ def page(demo: Demo):
                 picture = gr.Image(type="pil", label="a picture of yours")
                 gr.Examples(examples, [picture])
             with gr.Column(scale=2):
-                vcr = gr.Gallery(label="nearest, with VCR", columns=4, height=340)
-                control = gr.Gallery(label="nearest, without", columns=4, height=340)
+                vcr = gr.Gallery(label="nearest, with VCR", columns=4, height=430)
+                control = gr.Gallery(label="nearest, without", columns=4, height=430)
                 spectra = gr.Image(label="spectra of both", type="filepath")
         for event in (picture.change, name.change, blocks.load):
             event(demo.answer, [name, picture], [vcr, control, spectra])
