@@ -3,14 +3,17 @@ import pytest
 import torch
 from PIL import Image
 
-from vcr_zoo.transfer.rank import drawn, rank, report
+from vcr_zoo.data import load, load_test
+from vcr_zoo.transfer import rank as module
+from vcr_zoo.transfer.rank import Standing, drawn, rank, report
 
 from .made import network, pictures
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Thirty colour pictures of two classes, in a train part beside a test part."""
+def folder(tmp_path, monkeypatch):
+    """Thirty colour pictures of three classes, in a train part beside a test part."""
+    monkeypatch.setenv("VCR_ZOO_CACHE", str(tmp_path / "cache"))
     images = pictures("train")
     for part, indices in (("train", range(30)), ("test", range(30, 36))):
         for i in indices:
@@ -35,16 +38,23 @@ def test_ranking_ends_with_a_recommendation(folder, tmp_path):
     assert f"Start from {standings[0].model}" in text
 
 
-def test_only_the_train_part_is_looked_at(folder, tmp_path):
-    """Damage to a test picture goes unnoticed; to a train picture it is named."""
-    model = network(tmp_path / "a")
-    next((folder / "test").rglob("*.png")).write_bytes(b"no picture")
-    rank([model], folder)
+@pytest.mark.parametrize("part", ["", "train"])
+def test_only_the_train_part_is_looked_at(part, folder):
+    """Also of a folder without parts: what `transfer` tests on has chosen nothing."""
+    seen = module.pictures(folder / part, limit=5000, seed=0)
 
+    name = f"folder/{folder / part}"
+    assert sorted(seen.groups) == sorted(load(name, "train").groups)
+    others = {*load(name, "validation").groups, *load_test(name).groups}
+    assert len(seen) >= 15 and len(others) > 5 and not others.intersection(seen.groups)
+
+
+def test_a_damaged_picture_is_named(folder, tmp_path):
     broken = next((folder / "train").rglob("*.png"))
     broken.write_bytes(b"no picture")
-    with pytest.raises(OSError, match=f"{broken.name} is not a readable picture"):
-        rank([model], folder)
+
+    with pytest.raises((OSError, ValueError), match=broken.name):
+        rank([network(tmp_path / "a")], folder)
 
 
 def test_limit_draws_pictures(folder, tmp_path):
@@ -57,9 +67,18 @@ def test_limit_draws_pictures(folder, tmp_path):
     assert few != rank([model], folder, limit=20, seed=2)[0].scores
 
 
-def test_folders_by_name_are_data_sets(folder, tmp_path, monkeypatch):
+def test_networks_that_the_scores_do_not_order_are_named(folder):
+    """With three, the middle one may tie with the winner of one score."""
+    standings = [Standing(name, {"logme": 1.0, "h_score": 1.0}, 2.0) for name in "abc"]
+
+    text = report(standings, folder)
+
+    assert "The two disagree: b, c has that mean place" in text
+    assert "disagree" not in report([standings[0], standings[1]._replace(place=3.0)], folder)
+
+
+def test_folders_by_name_are_data_sets(folder, tmp_path):
     """folder/PATH is what `load` calls it, and the probe that is recommended takes that name."""
-    monkeypatch.setenv("VCR_ZOO_CACHE", str(tmp_path / "cache"))
     models = [network(tmp_path / "a b", 0), network(tmp_path / "c", 1)]
 
     standings = rank(models, f"folder/{folder}@16")

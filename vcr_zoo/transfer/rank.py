@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-from torchvision.datasets import ImageFolder
 
-from vcr_zoo.data import DATASETS, load
-from vcr_zoo.features import Features, data_config, features, load_model
+from vcr_zoo.data import DATASETS, Images, load
+from vcr_zoo.features import Features, features, load_model
 from vcr_zoo.results import closest
 
 from .transferability import h_score, leep, logme, nce
@@ -43,8 +40,8 @@ def rank(
 
     Args:
         models: names or paths that `load_model` takes.
-        where: a name that `vcr_zoo.data.load` takes or a folder with one subfolder for each class,
-            of which, as of the set, the train part is used if there is one.
+        where: a name that `vcr_zoo.data.load` takes or a folder, which is then folder/PATH. Only
+            the train part is looked at, so that the others can judge the choice.
         limit: pictures looked at, drawn at random from the seed, of each class its share.
 
     Raises:
@@ -64,20 +61,10 @@ def rank(
     return sorted(standings, key=lambda s: (s.place, -s.scores["logme"]))
 
 
-def pictures(where: str | Path, limit: int, seed: int) -> Dataset:
-    """At most `limit` labelled pictures of a named set or a folder."""
-    root = Path(where).expanduser()
-    if named(where):
-        images = load(str(where), "train")
-        return images.subset(drawn(torch.tensor(images.y), limit, seed))
-    if not root.is_dir():
-        raise LookupError(
-            f"{where} is neither a data set nor a folder.{closest(str(where), DATASETS)}"
-        )
-    folder = ImageFolder(root / "train" if (root / "train").is_dir() else root)
-    chosen = drawn(torch.tensor(folder.targets), limit, seed).tolist()
-    folder.samples = [folder.samples[i] for i in chosen]
-    return folder
+def pictures(where: str | Path, limit: int, seed: int) -> Images:
+    """At most `limit` train pictures of a named set or a folder."""
+    images = load(name_of(where), "train")
+    return images.subset(drawn(torch.tensor(images.y), limit, seed))
 
 
 def drawn(y: Tensor, limit: int, seed: int) -> Tensor:
@@ -99,17 +86,25 @@ def drawn(y: Tensor, limit: int, seed: int) -> Tensor:
     return order[share.argsort(stable=True)[:limit]].sort().values
 
 
-def named(where: str | Path) -> bool:
-    """Whether it is a name for `load`, not a folder: folder/PATH is one, unless it exists."""
-    own = str(where).startswith(("folder/", "wds/", "hfds/")) and not Path(where).is_dir()
-    return own or str(where) in DATASETS
+def name_of(where: str | Path) -> str:
+    """The name that `load` takes: folder/PATH is one, unless it is itself a folder.
+
+    Raises:
+        LookupError: for neither a name nor a folder.
+    """
+    root = Path(where).expanduser()
+    own = str(where).startswith(("folder/", "wds/", "hfds/")) and not root.is_dir()
+    if own or str(where) in DATASETS:
+        return str(where)
+    if not root.is_dir():
+        raise LookupError(
+            f"{where} is neither a data set nor a folder.{closest(str(where), DATASETS)}"
+        )
+    return f"folder/{root}"
 
 
-def scored(model: nn.Module, images: Dataset, cache: str | Path | None = None) -> dict[str, float]:
+def scored(model: nn.Module, images: Images, cache: str | Path | None = None) -> dict[str, float]:
     """Every score of one network; leep and nce if it has a linear head."""
-    if isinstance(images, ImageFolder):
-        mode = "L" if data_config(model)["input_size"][0] == 1 else "RGB"
-        images.loader = lambda path: opened(path, mode)
     found = features(model, images, cache=cache)
     scores = {"logme": logme(found), "h_score": h_score(found)}
     head = model.get_classifier() if hasattr(model, "get_classifier") else None
@@ -126,19 +121,6 @@ def head_scores(head: nn.Linear, found: Features) -> dict[str, float]:
     return {"leep": leep(p, found.y, classes), "nce": nce(p, found.y, classes)}
 
 
-def opened(path: str, mode: str) -> Image.Image:
-    """A picture as a network takes it.
-
-    Raises:
-        OSError: if it cannot be read, naming it.
-    """
-    try:
-        with Image.open(path) as picture:
-            return picture.convert(mode)
-    except (OSError, ValueError) as error:
-        raise OSError(f"{path} is not a readable picture: {error}") from error
-
-
 def report(standings: Sequence[Standing], where: str | Path) -> str:
     """The scores as a table, and what to do with them."""
     names = list(dict.fromkeys(name for s in standings for name in s.scores))
@@ -148,12 +130,17 @@ def report(standings: Sequence[Standing], where: str | Path) -> str:
         values = [f"{s.scores[n]:8.3f}" if n in s.scores else " " * 8 for n in names]
         lines.append("  ".join([s.model.ljust(width), *values, f"{s.place:10.1f}"]))
     best, *others = standings
-    lines += ["", f"Start from {best.model}: first by {' and '.join(DECIDING)} on {where}."]
-    if others and others[0].place == best.place:
-        lines.append(f"{others[0].model} is as good: the two scores disagree.")
+    by = " and ".join(DECIDING)
+    lines += ["", f"Start from {best.model}: its mean place by {by} is the best on {where}."]
+    if tied := [s.model for s in others if s.place == best.place]:
+        lines.append(
+            f"The two disagree: {', '.join(tied)} has that mean place, too, and a lower logme."
+        )
     if others:
-        name = shlex.quote(str(where) if named(where) else f"folder/{where}")
         first, second = (shlex.quote(s.model) for s in standings[:2])
-        lines.append("These scores need no training and are rough; a probe decides between the")
-        lines.append(f"first two: vcr-zoo transfer {first} --against {second} --data {name}")
+        lines.append("These scores need no training and are rough. Decide between the first two by")
+        lines.append("a probe's accuracy on validation; that on test is for a report, once, after:")
+        lines.append(
+            f"vcr-zoo transfer {first} --against {second} --data {shlex.quote(name_of(where))}"
+        )
     return "\n".join(lines)
