@@ -12,8 +12,8 @@ from vcr_zoo.diagnostics.cka import cka
 from vcr_zoo.diagnostics.collapse import nearest_class_correct, self_duality
 from vcr_zoo.diagnostics.imbalance import imbalance
 from vcr_zoo.diagnostics.information import information
-from vcr_zoo.diagnostics.inspect import alike, mean_of
-from vcr_zoo.diagnostics.measured import jackknifed, measured
+from vcr_zoo.diagnostics.inspect import alike
+from vcr_zoo.diagnostics.measured import jackknifed, mean_of, measured
 from vcr_zoo.diagnostics.measures import MEASURES, measure
 from vcr_zoo.diagnostics.moments import moments_of
 

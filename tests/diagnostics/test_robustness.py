@@ -6,7 +6,7 @@ import torch
 from vcr_zoo.diagnostics.corruptions import CORRUPTIONS, LEVELS, corrupted
 from vcr_zoo.diagnostics.gather import gather
 from vcr_zoo.diagnostics.moments import moments_of
-from vcr_zoo.diagnostics.robustness import likeness, robustness
+from vcr_zoo.diagnostics.robustness import features, likeness, robustness
 
 from .made import network, normal, pictures
 
@@ -82,11 +82,31 @@ def test_features_move_further_from_worse_pictures(curves):
         assert 1 > curve.likeness[1].value > curve.likeness[2].value
 
 
-def test_accuracy_needs_other_pictures():
-    """All pictures corrupted: there are no class means to be near to."""
+def test_accuracy_is_that_of_means_without_the_picture():
+    """However few pictures there are, all of them corrupted: as if computed again for each."""
     model, images = network(), pictures(9)
     whole = gather(model, images).parts["pooled"].whole()
-    options = dict(names=("contrast",), levels=(1,))
+    options = dict(names=("contrast",), levels=(5,))
     (curve,) = robustness(model, images, torch.arange(9), whole, **options).values()
+    clean, worse = (
+        features(model, images, 64, "cpu", lambda _: None, *how).x.double()
+        for how in ((), ("contrast", 5))
+    )
+    y = torch.from_numpy(images.y)
+    for value, asked in zip(curve.accuracy, (clean, worse), strict=True):
+        right = 0
+        for i in range(9):
+            others = torch.arange(9) != i
+            means = torch.stack([clean[others & (y == k)].mean(dim=0) for k in range(3)])
+            right += int((means - asked[i]).norm(dim=1).argmin() == y[i])
+        assert value.value == pytest.approx(right / 9)
 
-    assert "besides the corrupted ones" in curve.accuracy[0].because
+
+def test_accuracy_of_one_picture_in_each_class_is_undefined():
+    """There is no mean of its class's other pictures."""
+    model, images = network(), pictures(3)
+    whole = gather(model, images).parts["pooled"].whole()
+    options = dict(names=("contrast",), levels=(1,))
+    (curve,) = robustness(model, images, torch.arange(3), whole, **options).values()
+
+    assert curve.accuracy[0].because == "undefined because every class has one picture"

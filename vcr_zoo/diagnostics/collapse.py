@@ -7,7 +7,7 @@ means become a simplex, pictures their class mean, the classifier those means. V
 import torch
 from torch import Tensor
 
-from .cdnv import centered_means, squared_distances
+from .cdnv import centered_means
 from .moments import Moments
 
 
@@ -17,9 +17,10 @@ def within_between(m: Moments) -> float:
     Classes count by their share of the pictures.
 
     Raises:
-        ValueError: for fewer than two classes, or classes that all have the same mean.
+        ValueError: for fewer than two classes, one picture in each, or classes that all have the
+            same mean.
     """
-    squared_distances(m)  # refuses a single class
+    comparable(m)
     share = m.count[m.present] / m.n
     means = (m.class_means - m.mean) * share.sqrt()[:, None]  # Σ_B = meansᵀ means
     values, directions = torch.linalg.svd(means, full_matrices=False)[1:]
@@ -30,9 +31,9 @@ def within_between(m: Moments) -> float:
     directions, squares = directions[kept], squares[kept]  # (r, d), (r,)
     total = m.covariance * ((m.n - 1) / m.n)
     along = ((directions @ total) * directions).sum(dim=1)  # vᵀ (Σ_W + Σ_B) v
-    within = (along - squares).clamp(min=0)
-    within = within.masked_fill(within <= m.rounding.sum() + 1e-14 * along, 0.0)
-    return ((within / squares).sum() / len(share)).item()
+    spread = (along - squares).clamp(min=0)  # vᵀ Σ_W v
+    spread = spread.masked_fill(spread <= m.rounding.sum() + 1e-14 * along, 0.0)
+    return ((spread / squares).sum() / len(share)).item()
 
 
 def equinorm(m: Moments) -> float:
@@ -78,27 +79,37 @@ def nearest_class(x: Tensor, m: Moments) -> Tensor:
     return m.present[nearest]
 
 
-def nearest_class_correct(x: Tensor, y: Tensor, m: Moments) -> Tensor:
+def nearest_class_correct(x: Tensor, y: Tensor, m: Moments, clean: Tensor | None = None) -> Tensor:
     """Whether each picture is nearest to the mean of its own class, all else equal: (n,) of 0, 1.
 
-    The pictures are among those of the means, so each is taken out of its own class's: without it
-    the mean is n / (n - 1) times as far away. A picture that is as near to another class is not
-    recognized; one that is alone in its class cannot be.
+    The pictures are among those of the means, so each is taken out of its own class's. A picture
+    that is as near to another class is not recognized; one that is alone in its class cannot be.
+
+    Args:
+        clean: what the means hold of each picture (n, d), where `x` is something else of it.
 
     Raises:
-        ValueError: for fewer than two classes.
+        ValueError: for fewer than two classes, or one picture in each.
     """
-    if len(m.present) < 2:
-        raise ValueError(f"undefined because there is only {len(m.present)} class with pictures")
+    comparable(m)
+    clean = (x if clean is None else clean).double() - m.origin
     squared = distances(x, m)
-    count = m.count[m.present]
     own = torch.searchsorted(m.present, y)
-    rows = torch.arange(len(x), device=x.device)
-    size = count[own]
-    mine = squared[rows, own] * (size / (size - 1)).square()  # inf or nan for a class of one
-    squared[rows, own] = float("inf")
+    size = m.count[m.present][own]
+    mean = (m.sums[y] - clean) / (size - 1).clamp(min=1)[:, None]  # of the rest of the class
+    apart = (x.double() - m.origin - mean).square().sum(dim=1)
+    mine = cleared(apart, x.double() - m.origin, mean.square().sum(dim=1), m)
+    squared[torch.arange(len(x), device=x.device), own] = float("inf")
     others = squared.min(dim=1).values
     return ((size > 1) & (mine < others)).double()
+
+
+def comparable(m: Moments) -> None:
+    """A ValueError where nothing tells how pictures of a class differ, or classes from another."""
+    if len(m.present) < 2:
+        raise ValueError(f"undefined because there is only {len(m.present)} class with pictures")
+    if m.count.max() < 2:
+        raise ValueError("undefined because every class has one picture")
 
 
 def distances(x: Tensor, m: Moments) -> Tensor:
@@ -106,12 +117,22 @@ def distances(x: Tensor, m: Moments) -> Tensor:
     x = x.double() - m.origin
     means = m.class_means - m.origin
     squares, length = x.square().sum(dim=1, keepdim=True), means.square().sum(dim=1)
-    found = squares + length - 2 * x @ means.T
-    return found.masked_fill(found <= 1e-13 * (squares + length) + m.rounding.sum(), 0.0)
+    return cleared(squares + length - 2 * x @ means.T, x, length, m)
+
+
+def cleared(squared: Tensor, x: Tensor, length: Tensor, m: Moments) -> Tensor:
+    """Squared distances (n, ...) from means of squared `length`, zero where rounding is left."""
+    squares = x.square().sum(dim=1).view(-1, *[1] * (squared.ndim - 1))
+    return squared.masked_fill(squared <= 1e-13 * (squares + length) + m.rounding.sum(), 0.0)
 
 
 def disagreement(x: Tensor, decided: Tensor, m: Moments) -> Tensor:
-    """NC4: whether a classifier's decision differs from the nearest class mean's: (n,) of 0, 1."""
+    """NC4: whether a classifier's decision differs from the nearest class mean's: (n,) of 0, 1.
+
+    Raises:
+        ValueError: for fewer than two classes, or one picture in each, which is its own mean.
+    """
+    comparable(m)
     return (nearest_class(x, m) != decided).double()
 
 

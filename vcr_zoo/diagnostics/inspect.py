@@ -22,7 +22,7 @@ from .corruptions import CORRUPTIONS, LEVELS
 from .gather import Gathered, gather
 from .imbalance import imbalance
 from .information import information
-from .measured import Measured, bootstrapped, jackknifed, measured, reason
+from .measured import Measured, jackknifed, mean_of, measured
 from .measures import measure
 from .moments import PARTS, Moments
 from .robustness import Curve, robustness
@@ -99,7 +99,6 @@ def inspect(
     curves = {}
     if corrupted and found.last == "pooled":
         few = found.indices[torch.linspace(0, len(found.indices) - 1, corrupted).long().unique()]
-        few = few[: max(len(images) - 1, 1)]  # class means are of the others
         options |= {"levels": levels, "watch": watch}
         curves = robustness(model, images, few, moments["pooled"], **options)
     return Inspection(name, weights_sha256(model), len(images), found, moments, numbers, curves)
@@ -117,14 +116,6 @@ def sampled(x: Tensor, y: Tensor, m: Moments) -> dict[str, Measured]:
         "nearest_class": mean_of(nearest_class_correct, x, y, m),
         "information": mean_of(information, x, y),
     }
-
-
-def mean_of(statistic: Callable[..., Tensor], *given) -> Measured:
-    """Mean over pictures with its bootstrap interval, or the reason why there is none."""
-    try:
-        return bootstrapped(statistic(*given))
-    except ValueError as error:
-        return Measured(None, because=reason(error))
 
 
 def classifier(model: nn.Module, found: Gathered, m: Moments) -> dict[str, Measured]:

@@ -81,6 +81,14 @@ def bootstrapped(values: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> M
     return Measured(values.mean().item(), low, high)
 
 
+def mean_of(statistic: Callable[..., Tensor], *given) -> Measured:
+    """Mean over pictures with its bootstrap interval, or the reason that it raised."""
+    try:
+        return bootstrapped(statistic(*given))
+    except ValueError as error:
+        return Measured(None, because=reason(error))
+
+
 def jackknifed(statistic: Callable[[object], float], whole, without: list) -> Measured:
     """A statistic of all pictures, with Student's interval from leaving out a part at a time.
 

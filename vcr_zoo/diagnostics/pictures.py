@@ -1,6 +1,7 @@
 """Pictures of an inspection, each a function from one or two networks to a figure."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 
 import torch
@@ -135,7 +136,7 @@ def correlation(networks: Sequence[Inspection]) -> Figure:
 
 def blank(axes, words: str) -> None:
     """A panel that says why it is empty."""
-    axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
+    axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=9, transform=axes.transAxes)
     axes.set_axis_off()
 
 
@@ -354,6 +355,10 @@ def curves(networks: Sequence[Inspection], what: str, factor: float, label: str)
             along(axes, values, [1 / factor] * len(values), style, marker)
     for axes, name in zip(panels, names, strict=False):
         axes.set_title(name, fontsize=10)
+        reasons = [v.because for n in networks for v in getattr(n.noise[name], what)]
+        if all(reasons):
+            blank(axes, textwrap.fill(reasons[0], 24))
+            continue
         axes.set_xticks(range(len(getattr(networks[0].noise[name], what))))
         axes.grid(alpha=0.3)
     for axes in panels[: len(names) : columns]:

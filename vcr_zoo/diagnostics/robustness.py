@@ -11,10 +11,10 @@ from torch.utils.data import Dataset, Subset
 from vcr_zoo.data import Images
 from vcr_zoo.features import autocast, batches, data_config, device_of, evaluating
 
-from .collapse import nearest_class
+from .collapse import nearest_class_correct
 from .corruptions import CORRUPTIONS, LEVELS, corrupted
 from .gather import tapped
-from .measured import Measured, bootstrapped
+from .measured import Measured, mean_of
 from .moments import Moments
 
 
@@ -57,8 +57,8 @@ def robustness(
 ) -> dict[str, Curve]:
     """Curves of every corruption on the pictures at `indices`: one forward pass for each level.
 
-    Accuracy is that of nearest class means, which every network has; the means are those of the
-    other pictures, uncorrupted.
+    Accuracy is that of nearest class means, which every network has; the means are those of all
+    pictures uncorrupted, the picture asked left out of its own class's.
 
     Args:
         whole: moments of all pictures' pooled features.
@@ -67,15 +67,12 @@ def robustness(
     options = (model, subset(images, indices), batch_size, device, watch)
     clean = features(*options)
     x, y = clean.x, clean.y
-    own = Moments.empty(whole.origin, len(whole.count))
-    own.add(x.to(whole.origin.device), y.to(whole.origin.device))
-    others = whole - own
     curves = {}
     for name in names:
         worse = [x, *(features(*options, name, level, seed).x for level in levels)]
         curves[name] = Curve(
-            [accuracy(some, y, others) for some in worse],
-            [bootstrapped(likeness(some, x, others)) for some in worse],
+            [accuracy(some, y, x, whole) for some in worse],
+            [mean_of(likeness, some, x, whole) for some in worse],
         )
     return curves
 
@@ -99,21 +96,18 @@ def features(model, images, batch_size, device, watch, name=None, level=0, seed=
     return found
 
 
-def accuracy(x: Tensor, y: Tensor, others: Moments) -> Measured:
-    """Share of pictures (n, d) that are nearest to the mean of their class among others."""
-    if len(others.present) < 2:
-        few = "undefined because fewer than two classes have pictures besides the corrupted ones"
-        return Measured(None, because=few)
-    x, y = x.to(others.origin.device), y.to(others.origin.device)
-    return bootstrapped((nearest_class(x, others) == y).double())
+def accuracy(x: Tensor, y: Tensor, clean: Tensor, whole: Moments) -> Measured:
+    """Share of corrupted pictures (n, d) nearest to the mean of their class's other pictures."""
+    x, y, clean = (some.to(whole.origin.device) for some in (x, y, clean))
+    return mean_of(nearest_class_correct, x, y, whole, clean)
 
 
-def likeness(x: Tensor, clean: Tensor, others: Moments) -> Tensor:
+def likeness(x: Tensor, clean: Tensor, whole: Moments) -> Tensor:
     """Cosine of each picture's features with the uncorrupted ones, both less the mean: (n,).
 
     Two that are both at the mean are equal, 1; one alone is unlike, 0.
     """
-    mean = others.mean.cpu() if others.n else clean.double().mean(dim=0)
+    mean = whole.mean.cpu()
     a, b = x.double() - mean, clean.double() - mean
     both = (a == 0).all(dim=1) & (b == 0).all(dim=1)
     return F.cosine_similarity(a, b, dim=1).masked_fill(both, 1.0)
