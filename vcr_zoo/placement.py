@@ -487,7 +487,7 @@ def attach(
     beta: float | Iterable[float] = 1.0,
     delta: float | None = 1.0,
     eps: float = 1e-4,
-    rows: int | None = None,
+    rows: int | None = 64,
     sync: bool = False,
     input_size: tuple[int, int, int] | None = None,
     seed: int = 0,
@@ -508,8 +508,9 @@ def attach(
             word of `layers`. A placement that two words name has the weights of the later one.
         delta, eps: see `vcr_zoo.penalty.tap`.
         rows: at most so many samples of each map or sequence take part in a step, others in the
-            next; None takes all. Pooled vectors are few and all take part. Squared covariances
-            of few samples come out larger, by about the product of the variances / (rows - 1).
+            next, which makes the penalty nearly free; None takes all. Pooled vectors are few and
+            all take part. Squared covariances of few samples come out larger, by about the
+            product of the variances / (rows - 1).
         sync: take statistics over all processes of the default group.
         seed: of the sampled rows.
 

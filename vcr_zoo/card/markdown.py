@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from string import Template
 
 from vcr_zoo.data.load import row_of
+from vcr_zoo.placement import split
 from vcr_zoo.results import Result
 
 from .evidence import Evidence, Gain
@@ -122,12 +123,13 @@ def what_vcr_did(found: Evidence) -> str:
             f"Nothing: both coefficients are zero. In {code(found.partner.name)} features are "
             f"regularized at {code(recipe['vcr_layers'])}: {where}."
         )
-    rows_used = recipe["vcr_rows"] or "all"
+    pooled = set(split(recipe["vcr_layers"])) == {"pooled"}  # of those all take part
+    rows_used = "all" if pooled or not recipe["vcr_rows"] else f"at most {recipe['vcr_rows']}"
     return head + (
         f"Features are regularized at {code(recipe['vcr_layers'])}: {where}. "
         f"alpha (variance) {recipe['vcr_alpha']:g}, beta (covariance) {recipe['vcr_beta']:g}, "
         f"delta (where the covariance term turns linear) {recipe['vcr_delta']:g}, "
-        f"eps {recipe['vcr_eps']:g}, {rows_used} rows of features a step. "
+        f"eps {recipe['vcr_eps']:g}, {rows_used} samples of features a step. "
         "The architecture is timm's, unchanged; in evaluation nothing of VCR runs."
     )
 

@@ -274,7 +274,7 @@ OPTIONS = {
         opt("--vcr-delta", type=float, default=1.0, help="smooth-L1 threshold; 0: plain square"),
         opt("--vcr-eps", type=float, default=1e-4, help="added to variances"),
         opt("--vcr-layers", type=str, default="blocks", help="blocks, stages, pooled or modules"),
-        opt("--vcr-rows", type=int, default=0, help="samples of a map in a step; 0: all of them"),
+        opt("--vcr-rows", type=int, default=64, help="samples of a map in a step; 0: all of them"),
         opt("--vcr-sync", **FLAG, help="statistics over all processes"),
         opt("--during", **FLAG, help="log deviation, correlation and rank of features each epoch"),
         opt("--label-level", default="fine", choices=("fine", "coarse"), help="of named data sets"),
