@@ -72,3 +72,9 @@ def test_means_without_a_value_say_why(values):
 
 def test_one_picture_has_a_mean_and_no_interval():
     assert bootstrapped(torch.tensor([0.25])) == Measured(0.25)
+
+
+def test_values_that_coincide_have_no_interval():
+    """Ten of ten pictures right is not certainty, nor is a statistic that no part changes."""
+    assert bootstrapped(torch.ones(10)) == Measured(1.0)
+    assert jackknifed(float, 2.0, [2.0, 2.0 + 1e-15]) == Measured(2.0)

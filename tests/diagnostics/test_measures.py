@@ -9,7 +9,7 @@ import torch
 
 from vcr_zoo.diagnostics import deviations, ranks
 from vcr_zoo.diagnostics.cka import cka
-from vcr_zoo.diagnostics.collapse import nearest_class_correct, self_duality
+from vcr_zoo.diagnostics.collapse import disagreement, nearest_class_correct, self_duality
 from vcr_zoo.diagnostics.imbalance import imbalance
 from vcr_zoo.diagnostics.information import information
 from vcr_zoo.diagnostics.inspect import alike
@@ -52,8 +52,10 @@ def direct_cdnv(a, labels):
     values = []
     for i, j in itertools.combinations(np.unique(labels), 2):
         own, other = a[labels == i], a[labels == j]
-        spread = sum(((x - x.mean(0)) ** 2).sum(1).mean() for x in (own, other))
-        values.append(spread / (2 * ((own.mean(0) - other.mean(0)) ** 2).sum()))
+        spread = [x.var(0, ddof=1).sum() for x in (own, other)]
+        apart = ((own.mean(0) - other.mean(0)) ** 2).sum()
+        apart -= spread[0] / len(own) + spread[1] / len(other)
+        values.append(sum(spread) / (2 * apart))
     return np.mean(values)
 
 
@@ -97,10 +99,16 @@ DIRECT = {
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_measure_is_what_numpy_computes_directly(name):
     """One pass in batches, and the textbook on the whole array."""
-    found = measure(gathered(X, Y))[name]
+    found, expected = measure(gathered(X, Y))[name], DIRECT[name](A, LABELS)
+    if MEASURES[name].rank:  # corrected by leaving out every tenth picture in turn
+        keep = [np.arange(300) % 10 != k for k in range(10)]
+        expected = 10 * expected - 0.9 * sum(DIRECT[name](A[k], LABELS[k]) for k in keep)
 
-    assert found.value == pytest.approx(DIRECT[name](A, LABELS), rel=1e-6, abs=1e-9)
-    assert found.low <= found.value <= found.high
+    assert found.value == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    if name in ("dead", "below_target"):  # the same whatever is left out
+        assert found.low is None
+    else:
+        assert found.low < found.value < found.high
 
 
 @pytest.mark.parametrize("case", DEGENERATE)
@@ -189,6 +197,58 @@ def test_intervals_hold_the_truth_at_their_level():
             found = jackknifed(MEASURES[name].of, parts.whole(), parts.without())
             held += found.low <= truth <= found.high
         assert 85 <= held <= 100, name
+
+
+@pytest.mark.parametrize("name", ["effective_rank", "participation"])
+def test_few_pictures_do_not_take_directions_away(name):
+    """100 pictures of 64 features: by definition a fifth too few, corrected nearly none."""
+    variance = torch.linspace(0, -4.5, 64, dtype=torch.float64).exp()
+    share = (variance / variance.sum()).numpy()
+    truth = {"effective_rank": entropy_rank(share), "participation": 1 / (share**2).sum()}[name]
+    plain, found = [], []
+    for seed in range(20):
+        x = normal(100, 64, seed, mixing=False) * variance.sqrt()
+        parts = gathered(x, torch.zeros(100, dtype=torch.int64))
+        plain.append(MEASURES[name].of(parts.whole()))
+        found.append(measure(parts)[name].value)
+
+    assert np.mean(plain) < 0.82 * truth
+    assert np.mean(found) == pytest.approx(truth, rel=0.08)
+
+
+@pytest.mark.parametrize("each", [5, 14, 80])
+def test_cdnv_is_the_same_of_few_pictures_as_of_many(each):
+    """Ten classes of 96 features: around their own mean few pictures seem collapsed."""
+    y = torch.arange(10 * each) % 10
+    values = []
+    for seed in range(10):
+        means = 96**0.5 * torch.eye(10, 96, dtype=torch.float64)
+        values.append(
+            MEASURES["cdnv"].of(moments_of(normal(len(y), 96, seed, False) + means[y], y))
+        )
+
+    assert np.mean(values) == pytest.approx(0.5, rel=0.02)
+
+
+def test_one_picture_in_each_class_is_not_collapse():
+    """Nothing tells how pictures of a class differ; without an interval of nothing."""
+    x = normal(12, 8)
+    y = torch.arange(12)
+    found, m = measure(gathered(x, y)), moments_of(x, y)
+    others = [mean_of(nearest_class_correct, x, y, m), mean_of(disagreement, x, y, m)]
+
+    for one in (found["cdnv"], found["nc1"], *others):
+        assert one.because == "undefined because every class has one picture"
+    assert found["equinorm"].value > 0
+
+
+def test_a_class_of_one_picture_is_left_out_of_cdnv():
+    x, y = labelled(60, 5)
+    alone = torch.cat([x, 3 * x[:1]]), torch.cat([y, torch.tensor([4])])
+
+    assert MEASURES["cdnv"].of(moments_of(*alone)) == pytest.approx(
+        MEASURES["cdnv"].of(moments_of(x, y))
+    )
 
 
 def test_perfect_collapse_is_zero_everywhere():

@@ -42,11 +42,10 @@ class Measured:
         return format(self)
 
     def within(self, least: float, most: float) -> "Measured":
-        """The same with an interval that ends where values do."""
+        """The same, value and interval, ending where values do."""
         if self.low is None:
             return self
-        low, high = max(self.low, min(least, self.value)), min(self.high, max(most, self.value))
-        return Measured(self.value, low, high)
+        return Measured(*(min(max(x, least), most) for x in (self.value, self.low, self.high)))
 
     def record(self) -> dict:
         """For JSON: value, low and high, or the reason alone."""
@@ -64,15 +63,18 @@ def measured(statistic: Callable[..., float], *given) -> Measured:
 
 
 def bootstrapped(values: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> Measured:
-    """The mean of one number for each picture: (n,) -> its percentile bootstrap interval."""
+    """The mean of one number for each picture: (n,) -> its percentile bootstrap interval.
+
+    Where all are equal there is none: that they coincide does not say that others would.
+    """
     n = len(values)
     if n == 0:
         return Measured(None, because="undefined because there are no pictures")
     values = values.double().cpu()
     if not values.isfinite().all():
         return Measured(None, because="undefined because a picture's value is not finite")
-    if n == 1:
-        return Measured(values.item())
+    if values.min() == values.max():
+        return Measured(values[0].item())
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.stack(
         [values[torch.randint(n, (n,), generator=generator)].mean() for _ in range(resamples)]
@@ -89,7 +91,9 @@ def mean_of(statistic: Callable[..., Tensor], *given) -> Measured:
         return Measured(None, because=reason(error))
 
 
-def jackknifed(statistic: Callable[[object], float], whole, without: list) -> Measured:
+def jackknifed(
+    statistic: Callable[[object], float], whole, without: list, corrected: bool = False
+) -> Measured:
     """A statistic of all pictures, with Student's interval from leaving out a part at a time.
 
     For what pictures that are drawn twice would bias, as a bootstrap draws them: ranks fall and
@@ -99,19 +103,22 @@ def jackknifed(statistic: Callable[[object], float], whole, without: list) -> Me
     Args:
         statistic: raises a ValueError where it is undefined.
         whole: what it takes, of all pictures.
-        without: the same without each part in turn; fewer than two, or one for which the statistic
-            is undefined, and there is no interval.
+        without: the same without each part in turn; fewer than two, one for which the statistic is
+            undefined, or values that are all the same, and there is no interval.
+        corrected: the value is the mean of the pseudovalues, without the part of the bias that
+            falls as 1 / n (Quenouille, 1956).
     """
     point = measured(statistic, whole)
     if point.value is None or len(without) < 2:
         return point
     left = [measured(statistic, some).value for some in without]
-    if None in left:
+    if None in left or max(left) - min(left) <= 1e-12 * max(map(abs, left)):
         return point
     g = len(left)
-    half = paired(g * point.value - (g - 1) * value for value in left)
-    half = (half.high - half.low) / 2
-    return Measured(point.value, point.value - half, point.value + half)
+    found = paired(g * point.value - (g - 1) * value for value in left)
+    half = (found.high - found.low) / 2
+    value = found.mean if corrected else point.value
+    return Measured(value, value - half, value + half)
 
 
 def checked(value: float) -> float | Measured:

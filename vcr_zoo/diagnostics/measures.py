@@ -18,6 +18,7 @@ class Measure:
     of: Callable[[Moments], float]
     least: float = 0.0  # value that is possible; intervals end there
     most: float = math.inf
+    rank: bool = False  # at most the width, and corrected: few pictures show too few directions
 
 
 MEASURES = {
@@ -49,28 +50,32 @@ MEASURES = {
         "exp of the entropy of the covariance's eigenvalues",
         lambda m: spectrum.effective_rank(m.eigenvalues),
         least=1.0,
+        rank=True,
     ),
     "rankme": Measure(
         "RankMe",
         "exp of the entropy of the singular values, features not centered",
         lambda m: ranks.rankme(m.second, m.n),
         least=1.0,
+        rank=True,
     ),
     "participation": Measure(
         "participation ratio",
         "squared sum of the eigenvalues by the sum of their squares",
         lambda m: ranks.participation_ratio(m.eigenvalues),
         least=1.0,
+        rank=True,
     ),
     "stable_rank": Measure(
         "stable rank",
         "sum of the eigenvalues by the largest",
         lambda m: ranks.stable_rank(m.eigenvalues),
         least=1.0,
+        rank=True,
     ),
     "cdnv": Measure(
         "CDNV",
-        "variance within classes by distance between them; 0 is collapse",
+        "variance within classes by distance between, corrected for few pictures; 0 is collapse",
         cdnv.cdnv,
     ),
     "nc1": Measure(
@@ -99,7 +104,10 @@ MEASURES = {
 def measure(parts: Parts) -> dict[str, Measured]:
     """Every one of MEASURES at a placement, with intervals."""
     whole, without = parts.whole(), parts.without()
+    width = len(whole.origin)
     return {
-        name: jackknifed(row.of, whole, without).within(row.least, row.most)
+        name: jackknifed(row.of, whole, without, corrected=row.rank).within(
+            row.least, width if row.rank else row.most
+        )
         for name, row in MEASURES.items()
     }
