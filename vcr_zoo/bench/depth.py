@@ -26,7 +26,7 @@ def bench(
     pictures: int = 128,
     size: int = 64,
     batch_size: int = 32,
-    epochs: int = 10,
+    epochs: int = 15,
     device: str = "cpu",
 ) -> dict[str, float]:
     """Seconds of all depths in both ways, on the same fixed views, and of a search that skips some.

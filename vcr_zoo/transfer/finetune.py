@@ -3,8 +3,6 @@
 import contextlib
 import copy
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -337,7 +335,7 @@ class Finetuner:
         if found:
             self.model.load_state_dict(found["model"])
             self.optimizer.load_state_dict(found["optimizer"])
-            self.best, self.method_state = found["best"], found["method"]
+            self.best = found["best"]
             self.method.load(found["method"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(found["ema"])
@@ -544,7 +542,7 @@ def check(train: Images, validation: Images) -> None:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Images, settings: Settings) -> Iterator[tuple]:
+def predict(model: nn.Module, images: Images, settings: Settings) -> tuple[Tensor, Tensor]:
     """Probabilities (n, classes) and labels (n,) of pictures, prepared as in training."""
     config = data_config(model)
     if settings.input_size:
@@ -567,7 +565,3 @@ def settings_from(values: dict) -> Settings:
         if name not in known:
             raise LookupError(f"no setting {name!r}.{closest(name, known)}")
     return Settings(**values)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from .method import Batch, Method
@@ -36,7 +37,7 @@ class L2SP(Method):
         }
 
     def loss(self, run: "Finetuner", batch: Batch) -> Tensor:
-        start = old = new = batch.logits.new_zeros((), dtype=batch.logits.float().dtype)
+        old = new = torch.zeros((), device=run.device)
         for name, p in run.model.named_parameters():
             if not p.requires_grad:
                 continue

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -69,9 +68,9 @@ class Method:
     def finish(self, run: "Finetuner") -> None:
         """After the last epoch, the best weights in place: leave a network that timm can build."""
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """What a resumed run must know."""
         return {}
 
-    def load(self, state: dict[str, torch.Tensor]) -> None:
+    def load(self, state: dict[str, Tensor]) -> None:
         """Take over `state`."""

@@ -23,6 +23,7 @@ from .delta import Delta
 from .depth import Depth
 from .dr_tune import DRTune
 from .finetune import Finetuner, Settings, Tuned, predict
+from .frozen import Blocks
 from .gradual import Gradual
 from .joined import naive, two_stage
 from .l2_sp import L2SP
@@ -213,9 +214,7 @@ def chosen(cell: Cell, out: str | Path, weights: str) -> dict:
 
 def depths(cell: Cell) -> list[str]:
     """Names of the blocks of a cell's network."""
-    from .frozen import Blocks
-
-    options = {**dict(cell.options)}
+    options = dict(cell.options)
     model = copy.deepcopy(network(cell.model.split("+")[0]))
     model.reset_classifier(2)
     return Blocks(model, options.get("input_size")).names
