@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vcr_zoo.cli import main
+from vcr_zoo.diagnostics import command
 from vcr_zoo.diagnostics import inspect as module
 from vcr_zoo.diagnostics.inspect import compare, inspect, passes
 from vcr_zoo.diagnostics.measures import MEASURES
@@ -146,13 +147,12 @@ def test_every_label_of_a_measure_is_explained():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("case", ["one class", "a zero network", "three pictures"])
+@pytest.mark.parametrize("case", ["one class", "a zero network", "three pictures", "two pictures"])
 def test_degenerate_networks_are_reported_too(case, tmp_path):
     """Reasons in the table, pictures that say so, no warning and no NaN."""
     model = network()
-    images = pictures(
-        3 if case == "three pictures" else 24, classes=1 if case == "one class" else 3
-    )
+    n = {"three pictures": 3, "two pictures": 2}.get(case, 24)
+    images = pictures(n, classes=1 if case == "one class" else 3)
     if case == "a zero network":
         with torch.no_grad():
             for parameter in model.parameters():
@@ -160,6 +160,8 @@ def test_degenerate_networks_are_reported_too(case, tmp_path):
     found = inspect(model, images, corrupted=4, levels=(5,), sample=20)
     write(tmp_path, [found], compare(found, found), ABOUT)
 
+    if case == "three pictures":
+        assert "every class has one picture" in (tmp_path / "report.md").read_text()
     assert "undefined because" in (tmp_path / "report.md").read_text()
     assert "NaN" not in (tmp_path / "inspection.json").read_text()
 
@@ -170,7 +172,24 @@ def test_vcr_and_control_keep_their_styles():
     assert roles(["a.base_x", "a.vcr_x"]) == ["control", "vcr"]
     assert roles(["a.base_x"]) == ["control"]
     assert roles(["a", "b"]) == ["vcr", "control"]
-    assert roles(["a.vcr_x", "b.vcr_x"]) == ["vcr", "control"]
+    assert roles(["a.vcr_x", "b.vcr_x"]) == ["vcr", "other"]
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["resnet18.a1_in1k", "test_resnet.vcr_fmnist4"], ["control", "vcr"]),
+        (["resnet18.a1_in1k", "test_resnet.base_fmnist4"], ["other", "control"]),
+        (["runs/control", "runs/vcr"], ["control", "vcr"]),
+        (["vcr_zoo/runs/vcr-seed3/last.pth.tar", "a"], ["vcr", "control"]),
+        (["hf-hub:vcr-zoo/resnet50.base_in1k", "runs/mine"], ["control", "other"]),
+        (["random:vit"], ["control"]),
+        (["vit_base_patch16_224.augreg_in1k"], ["other"]),
+    ],
+)
+def test_what_a_name_says_counts_more_than_its_place(names, expected):
+    """Blue is VCR: a network that is not is never drawn so."""
+    assert roles(names) == expected
 
 
 def test_alike_features_are_put_side_by_side():
@@ -191,10 +210,10 @@ def known(monkeypatch):
 
 def test_the_command_leaves_a_report(known, tmp_path, capsys):
     """And the report holds a command that gives it again."""
-    command = ["inspect", "random:test_resnet", "--against", "random:test_vit", "--data", "made"]
-    command += ["--out", str(tmp_path), "--pictures", "12", "--corrupted", "0", "--sample", "10"]
+    words = ["inspect", "random:test_resnet", "--against", "random:test_vit", "--data", "made"]
+    words += ["--out", str(tmp_path), "--pictures", "12", "--corrupted", "0", "--sample", "10"]
 
-    assert main([*command, "--layers", "stages,pooled"]) == 0
+    assert main([*words, "--layers", "stages,pooled"]) == 0
 
     assert str(tmp_path / "report.md") in capsys.readouterr().out
     record = json.loads((tmp_path / "inspection.json").read_text())
@@ -209,7 +228,9 @@ def test_the_command_leaves_a_report(known, tmp_path, capsys):
         (["no_such_net", "--data", "made"], "no_such_net"),
         (["random:resnt18", "--data", "made"], "Closest: resnet18"),
         (["random:test_resnet", "--data", "fmnst"], "Closest: fmnist"),
-        (["random:test_resnet", "--data", "made", "--pictures", "0"], "one or more"),
+        (["random:test_resnet", "--data", "made", "--pictures", "1"], "two or more"),
+        (["random:test_resnet", "--data", "made", "--sample", "0"], "sample=0"),
+        (["random:test_resnet", "--data", "made", "--corrupted", "-3"], "corrupted=-3"),
         (["random:test_resnet", "--data", "made", "--layers", "layr1"], "no layer 'layr1'"),
     ],
 )
@@ -221,12 +242,42 @@ def test_a_wrong_request_is_answered_in_a_line(known, tmp_path, capsys, words, s
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_measured(
+    known, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(command, "inspect", None)  # is not reached
+    words = ["inspect", "random:test_resnet", "--data", "made", "--out"]
+
+    for out in ("file", "file/below"):
+        assert main([*words, str(tmp_path / out)]) == 2
+        assert f"{tmp_path / out} cannot be written to" in capsys.readouterr().err
+
+
+def test_parts_of_a_folder_are_not_taken_for_classes(tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / part / "a").mkdir(parents=True)
+
+    with pytest.raises(LookupError, match="no validation, but train, val: give --split val"):
+        module.pictures(str(tmp_path), "validation", "fine", network(), None)
+
+
+def test_without_pooled_features_the_classifier_is_not_asked():
+    """A stage may be as wide as the classifier and still be something else."""
+    found = inspect(network(), pictures(20), layers="stages", corrupted=0)
+    numbers = found.numbers[found.last]
+
+    for name in ("self_duality", "disagreement"):
+        assert "not what the classifier sees" in numbers[name].because
+
+
 def test_a_folder_with_a_broken_picture_is_named(tmp_path, capsys):
     (tmp_path / "in" / "a").mkdir(parents=True)
-    (tmp_path / "in" / "a" / "broken.png").write_bytes(b"no picture")
-    command = ["inspect", "random:test_resnet", "--data", str(tmp_path / "in")]
+    for name in ("broken.png", "other.png"):
+        (tmp_path / "in" / "a" / name).write_bytes(b"no picture")
+    words = ["inspect", "random:test_resnet", "--data", str(tmp_path / "in")]
 
-    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
     assert "broken.png is not a readable picture" in capsys.readouterr().err
 
 
@@ -238,10 +289,10 @@ def test_a_folder_is_inspected_as_it_lies(tmp_path):
         place.mkdir(parents=True, exist_ok=True)
         images.picture(i).save(place / f"{i:02}.png")
     (tmp_path / "train" / "other").mkdir(parents=True)
-    command = ["inspect", "random:test_resnet", "--data", str(tmp_path), "--pictures", "7"]
-    command += ["--out", str(tmp_path / "out"), "--corrupted", "2", "--layers", "pooled"]
+    words = ["inspect", "random:test_resnet", "--data", str(tmp_path), "--pictures", "7"]
+    words += ["--out", str(tmp_path / "out"), "--corrupted", "2", "--layers", "pooled"]
 
-    assert main(command) == 0
+    assert main(words) == 0
 
     record = json.loads((tmp_path / "out" / "inspection.json").read_text())["networks"][0]
     assert record["pictures"] == 7 and record["classes"] == list(images.classes)

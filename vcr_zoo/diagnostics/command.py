@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from tqdm import tqdm
 
@@ -29,8 +30,10 @@ def inspected(
 
     Raises:
         LookupError: for a network, a layer or a data set that does not exist.
-        ValueError: for no pictures, or features that are not finite.
+        OSError: for a folder that cannot be written to, before anything is measured.
+        ValueError: for fewer than two pictures, or features that are not finite.
     """
+    writable(out)
     networks = [network(name) for name in names]
     found = []
     for name, model in zip(names, networks, strict=True):
@@ -47,3 +50,26 @@ def inspected(
     about |= {"settings": options, "command": shlex.join(command)}
     about["fingerprint"] = getattr(images, "fingerprint", "")
     return write(out, found, compare(found[0], found[-1]), about)
+
+
+def writable(folder: str | Path) -> None:
+    """Make a folder and a file in it, and take away what was not there before.
+
+    Raises:
+        OSError: which names the folder, if that is not possible.
+    """
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = error.strerror or error
+        raise OSError(
+            f"--out {folder} cannot be written to ({why}): name another folder"
+        ) from error
+    finally:
+        for path in made:
+            if path.is_dir():
+                path.rmdir()

@@ -30,6 +30,7 @@ from .robustness import Curve, robustness
 SAMPLE = 2000  # pictures that are compared with each other
 MAPPED = 1000  # at most of that sample, in the map of CKA
 CORRUPTED = 500  # pictures that are made worse, of that sample
+SPLITS = ("train", "training", "val", "valid", "validation", "test")  # names that are no classes
 
 
 @dataclass
@@ -84,9 +85,17 @@ def inspect(
         watch: is told of every batch how many pictures have passed.
 
     Raises:
-        ValueError: for no pictures, or features that are not finite.
+        ValueError: for fewer than two pictures, a sample of fewer than two, fewer than no corrupted
+            ones, or features that are not finite.
         LookupError: for a layer that the model has not.
     """
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} picture: how features vary takes two or more")
+    if sample < 2 or corrupted < 0:
+        raise ValueError(
+            f"sample={sample}, corrupted={corrupted}: two pictures or more are compared with each "
+            "other, and 0 (none) or more of them corrupted"
+        )
     options = dict(seed=seed, batch_size=batch_size, device=device)
     found = gather(
         model, images, layers=layers, positions=positions, sample=sample, watch=watch, **options
@@ -124,7 +133,9 @@ def classifier(model: nn.Module, found: Gathered, m: Moments) -> dict[str, Measu
     known = (getattr(model, "pretrained_cfg", None) or {}).get("label_names")
     x = found.sample[found.last]
     because = ""
-    if not isinstance(head, nn.Linear) or head.in_features != x.shape[1]:
+    if found.last != "pooled":
+        because = f"features at {found.last} are not what the classifier sees: add pooled to layers"
+    elif not isinstance(head, nn.Linear) or head.in_features != x.shape[1]:
         because = "the network has no linear classifier of these features"
     elif head.out_features != len(found.classes):
         because = f"the network tells {head.out_features} classes apart, not {len(found.classes)}"
@@ -215,11 +226,11 @@ def pictures(
     A folder has a subfolder for each class, or for the split and in it for each class.
 
     Raises:
-        LookupError: for what is neither.
-        ValueError: for a limit below one.
+        LookupError: for what is neither, or a folder that has other parts than `split`.
+        ValueError: for a limit below two.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"{limit} pictures tell nothing: give one or more")
+    if limit is not None and limit < 2:
+        raise ValueError(f"pictures={limit}: how features vary takes two or more")
     root = Path(data).expanduser()
     named = data in DATASETS or data.startswith(("folder/", "wds/", "hfds/"))
     if not named and not root.is_dir():
@@ -228,7 +239,7 @@ def pictures(
         images = load(data, split, level)
     else:
         mode = "L" if data_config(model)["input_size"][0] == 1 else "RGB"
-        images = ImageFolder(root / split if (root / split).is_dir() else root)
+        images = ImageFolder(part_of(root, split))
         images.loader = lambda path: opened(path, mode)
     if limit is None or limit >= len(images):
         return images
@@ -238,6 +249,24 @@ def pictures(
         return images.subset(chosen)
     images.samples = [images.samples[i] for i in chosen.tolist()]
     return images
+
+
+def part_of(root: Path, split: str) -> Path:
+    """The folder of a split, or the whole where there are no splits.
+
+    Raises:
+        LookupError: for a folder that has other splits only.
+    """
+    if (root / split).is_dir():
+        return root / split
+    there = sorted(path.name for path in root.iterdir() if path.is_dir())
+    parts = [name for name in there if name.lower() in SPLITS]
+    if parts:
+        raise LookupError(
+            f"{root} has no {split}, but {', '.join(parts)}: give --split {parts[-1]}, or a folder "
+            "with one subfolder for each class"
+        )
+    return root
 
 
 def opened(path: str, mode: str) -> Image.Image:
