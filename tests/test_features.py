@@ -37,14 +37,16 @@ def images():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    overlay = dict(input_size=(1, 28, 28), mean=(0.3,), std=(0.25,))
+    overlay = dict(input_size=(1, 28, 28), mean=(0.3,), std=(0.25,), crop_pct=1.0)
     model = timm.create_model(
         "test_resnet", num_classes=4, in_chans=1, pretrained_cfg_overlay=overlay
     )
     with torch.no_grad():
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                buffer.add_(0.1)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # its last weights start at zero
+                module.weight.uniform_(0.5, 1.5)
+                module.running_mean.sub_(0.1)
+                module.running_var.add_(0.1)
     return model.eval()
 
 
@@ -61,6 +63,7 @@ def test_features_are_the_pooled_vectors_in_order(model, images):
     found = features(model, images, batch_size=16)
 
     assert torch.allclose(found.x, by_hand(model, images), atol=1e-5)
+    assert found.x.std(dim=0).mean() > 0.01  # else anything would agree
     assert found.y.tolist() == images.y.tolist()
     assert found.classes == ("a", "b", "c", "d")
 
@@ -219,6 +222,27 @@ def test_any_data_set_that_timm_takes(tmp_path):
     assert found.y.tolist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("change", [{"crop_pct": 0.8}, {"interpolation": "bicubic"}])
+def test_named_sets_are_cropped_and_resized_as_the_model_says(change, channels, images):
+    """As timm's own transform does it, picture by picture; and the set is left as it was."""
+    overlay = {"input_size": (channels, 32, 32), "crop_pct": 1.0, "interpolation": "bilinear"}
+    model = timm.create_model("test_resnet", in_chans=channels, pretrained_cfg_overlay=overlay)
+    plain = features(model, images).x
+    model.pretrained_cfg = {**model.pretrained_cfg, **change}
+
+    found = features(model, images, batch_size=16)
+
+    transform = timm.data.create_transform(**module.data_config(model))
+    mode = "L" if channels == 1 else "RGB"
+    x = torch.stack([transform(images.picture(i).convert(mode)) for i in range(len(images))])
+    with torch.no_grad():
+        expected = model.eval().forward_head(model.forward_features(x), pre_logits=True)
+    assert torch.allclose(found.x, expected, atol=1e-4)
+    assert not torch.allclose(found.x, plain, atol=1e-2)
+    assert images.transform is None and images.mode == "L"
+
+
 def test_non_finite_features_are_refused(images):
     """A broken network is found here, not in a table of numbers."""
     model = timm.create_model("test_resnet", in_chans=1)
@@ -229,7 +253,7 @@ def test_non_finite_features_are_refused(images):
 
 
 def test_no_pictures_are_refused(model, images):
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match=r"no pictures.*the train split of made is empty"):
         features(model, images.subset([]))
 
 

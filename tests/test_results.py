@@ -18,6 +18,7 @@ RESULT = Result(
     seed=3,
     settings={"values of C": 45},
     weights="ab" * 32,
+    network="ef" * 32,
     fingerprint="cd" * 32,
     versions={"torch": "2.6"},
     command="vcr-zoo transfer resnet18.vcr_fmnist --data mnist",
@@ -55,7 +56,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
     append(path, RESULT)
     path.write_text(path.read_text() + line + "\n")
 
-    with pytest.raises(ValueError, match="line 2 is not a result"):
+    with pytest.raises(ValueError, match=r"line 2 is not a result.*remove the line"):
         read(path)
 
 
@@ -64,7 +65,8 @@ def test_cells_differ_by_what_was_measured_not_by_what_came_out():
     again = Result(**{**vars(RESULT), "value": 0.5, "versions": {}, "command": ""})
 
     assert again.cell() == RESULT.cell()
-    for change in ({"seed": 4}, {"settings": {}}, {"weights": ""}, {"fingerprint": ""}):
+    others = [{"seed": 4}, {"settings": {}}]
+    for change in (*others, {"weights": ""}, {"network": ""}, {"fingerprint": ""}):
         assert Result(**{**vars(RESULT), **change}).cell() != RESULT.cell()
 
 

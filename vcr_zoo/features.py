@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -57,7 +58,8 @@ def features(
     Args:
         model: any timm network; it keeps its mode, and moves to `device` if one is given.
         images: `vcr_zoo.data.Images`, or any data set that timm's loader takes (of PIL images and
-            labels, with a `transform` attribute), prepared as the model's own configuration says.
+            labels, with a `transform` attribute), prepared as the model's own configuration says:
+            size, mean, std, interpolation and crop (see `batches`).
         placement: "pooled", the vector that enters the classifier; or "blocks", "stages" or module
             names as for training, each averaged over positions, side by side.
         cache: a folder in which to keep them, memory-mapped when they are read again. Only for
@@ -67,7 +69,9 @@ def features(
         ValueError: for no pictures, or features that are not finite.
     """
     if len(images) == 0:
-        raise ValueError("no pictures to compute features of")
+        split = getattr(images, "split", None)
+        which = f": the {split} split of {images.name} is empty; add pictures" if split else ""
+        raise ValueError(f"no pictures to compute features of{which}")
     if cache is None or not hasattr(images, "fingerprint"):
         return compute(model, images, placement, batch_size, device)
     key = cache_key(model, images, placement, device)
@@ -168,11 +172,17 @@ def watch(module: nn.Module, place, caught: dict):
 def batches(
     model: nn.Module, images: torch.utils.data.Dataset, batch_size: int, device: torch.device
 ):
-    """Images prepared as the model's configuration says, with their labels, in order."""
+    """Images prepared as the model's configuration says, with their labels, in order.
+
+    What is bilinear and crops nothing goes whole batches at a time; anything else as timm does it.
+    """
     config = data_config(model)
     if isinstance(images, Images):
-        wanted = {key: config[key] for key in ("input_size", "mean", "std")}
-        return Batches(images, batch_size, **wanted, device=device)
+        if config["interpolation"] == "bilinear" and config["crop_pct"] == 1:
+            wanted = {key: config[key] for key in ("input_size", "mean", "std")}
+            return Batches(images, batch_size, **wanted, device=device)
+        images = copy.copy(images)  # the loader sets its transform
+        images.mode = "L" if config["input_size"][0] == 1 else "RGB"
     config = {key: config[key] for key in LOADER_KEYS}
     return create_loader(
         images, batch_size=batch_size, num_workers=0, use_prefetcher=False, device=device, **config
@@ -203,19 +213,27 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def network_sha256(model: nn.Module) -> str:
+    """sha256 of what features depend on beside the weights: architecture and preparation."""
+    return json_sha256({"architecture": str(model), "config": data_config(model)})
+
+
+def json_sha256(parts: dict) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def cache_key(model: nn.Module, images, placement: str, device: str | torch.device | None) -> str:
     """What the features depend on: weights, architecture, preparation, pictures, precision (see
     `autocast`), versions."""
     parts = {
         "weights": weights_sha256(model),
-        "architecture": str(model),
-        "config": data_config(model),
+        "network": network_sha256(model),
         "images": images.fingerprint,
         "placement": placement,
         "device": device_of(model, device).type,
         "versions": versions(),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return json_sha256(parts)
 
 
 def write(path: Path, found: Features) -> None:
@@ -242,24 +260,38 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
 
     Raises:
         LookupError: for a name that is not registered, or that has no weights.
-        ValueError: for a checkpoint whose architecture is not known, or is another.
+        ValueError: for a checkpoint whose architecture is not known, or is another, or a file
+            that is damaged.
     """
+    find_model(name_or_path)
     name, path = str(name_or_path), Path(name_or_path).expanduser()
-    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
-        model = timm.create_model(name, pretrained=True)
-    elif path.is_dir():
-        if not (path / "config.json").is_file():
-            raise LookupError(f"{path} holds no config.json: name a run's folder or a checkpoint")
-        model = timm.create_model(f"local-dir:{path}", pretrained=True)
-    elif path.is_file():
-        model = from_checkpoint(path)
-    else:
-        model = registered(name)
+    try:
+        if path.is_file():
+            model = from_checkpoint(path)
+        else:
+            name = f"local-dir:{path}" if path.is_dir() else name
+            model = timm.create_model(name, pretrained=True)
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {name} are damaged: {error}") from error
     return model.eval().to(device)
 
 
-def registered(name: str) -> nn.Module:
-    """A network under its timm name, ours or timm's own."""
+SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
+
+
+def find_model(name_or_path: str | Path) -> None:
+    """Refuse at once, without weights, what `load_model` would not find.
+
+    Raises:
+        LookupError: for a name that is not registered, or that has no weights.
+    """
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
+    if name.startswith(SCHEMES) or path.is_file():
+        return
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise LookupError(f"{path} holds no config.json: name a run's folder or a checkpoint")
+        return
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         known = {*timm.list_models(), *timm.list_pretrained()}
@@ -268,7 +300,6 @@ def registered(name: str) -> nn.Module:
     if name not in (architecture, *tagged) or not tagged:
         there = f" There are: {', '.join(tagged)}." if tagged else " Name a checkpoint instead."
         raise LookupError(f"no weights are called {name!r}.{there}")
-    return timm.create_model(name, pretrained=True)
 
 
 def from_checkpoint(path: Path) -> nn.Module:

@@ -27,6 +27,7 @@ class Result:
     seed: int = 0
     settings: dict = field(default_factory=dict)  # of the protocol
     weights: str = ""  # sha256 of the model's weights
+    network: str = ""  # sha256 of its architecture and of how it wants pictures prepared
     fingerprint: str = ""  # sha256 of the data
     versions: dict = field(default_factory=dict)  # package: version
     command: str = ""  # gives the value again
@@ -67,7 +68,10 @@ def read(path: str | Path) -> list[Result]:
                 raise ValueError(f"unknown fields {sorted(unknown)}")
             results.append(Result(**record))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}, line {number} is not a result: {error}") from None
+            raise ValueError(
+                f"{path}, line {number} is not a result: {error}. If writing was cut short there, "
+                "remove the line; what it held is measured again"
+            ) from None
     return results
 
 

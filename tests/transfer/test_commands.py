@@ -42,13 +42,23 @@ def test_transfer_prints_a_table_and_leaves_results_and_a_picture(known, capsys)
 
 def test_transfer_says_which_cells_failed(known, capsys):
     """The others are shown, and the exit status is that of a wrong request."""
-    command = ["transfer", f"{known}/a-0", "no_such_net", "--data", "made", "--protocol", "knn"]
+    (known / "b-0" / "model.safetensors").write_bytes(b"damaged")
+    command = ["transfer", f"{known}/a-0", f"{known}/b-0", "--data", "made", "--protocol", "knn"]
 
     assert main([*command, "--output", str(known / "out.jsonl")]) == 2
 
     printed = capsys.readouterr()
-    assert "no_such_net on made, knn: no model and no file" in printed.err
+    assert "b-0 on made, knn: the weights of" in printed.err
     assert "a-0" in printed.out
+
+
+def test_transfer_refuses_a_misspelled_control_before_it_measures(known, capsys):
+    out = known / "out.jsonl"
+    command = ["transfer", f"{known}/a-0", "--against", "test_resnet.base_fmnist5"]
+
+    assert main([*command, "--data", "made", "--protocol", "knn", "--output", str(out)]) == 2
+
+    assert "test_resnet.base_fmnist4" in capsys.readouterr().err and not out.exists()
 
 
 def test_rank_ends_with_a_recommendation(known, capsys):

@@ -1,4 +1,5 @@
 import inspect
+import json
 import shlex
 import sys
 import types
@@ -97,6 +98,23 @@ def test_other_weights_are_another_cell(known, tmp_path):
     assert len(read(out)) == 2
 
 
+@pytest.mark.parametrize("key, value", [("input_size", [1, 8, 8]), ("mean", [0.7])])
+def test_other_preparation_is_another_cell(key, value, known, tmp_path):
+    """The same weights see other pictures: the old number is not theirs."""
+    cell, out = Cell(network(tmp_path / "net"), "made", "prototype"), tmp_path / "out.jsonl"
+    one = measure(cell, out)
+    path = tmp_path / "net" / "config.json"
+    config = json.loads(path.read_text())
+    config["pretrained_cfg"][key] = value
+    path.write_text(json.dumps(config))
+
+    other = measure(cell, out)
+
+    assert one["top1"].weights == other["top1"].weights
+    assert one["top1"].network != other["top1"].network
+    assert len(read(out)) == 2 and measure(cell, out) == other
+
+
 def test_other_test_pictures_are_another_cell(known, tmp_path, monkeypatch):
     """Also with the same pictures to learn from: the number is one of the test pictures."""
     cell, out = Cell(network(tmp_path / "net"), "made", "prototype"), tmp_path / "out.jsonl"
@@ -144,7 +162,8 @@ def test_seed_stands_for_a_run(known, tmp_path):
 
 def test_one_bad_cell_does_not_stop_the_others(known, tmp_path):
     """Its error comes back in its place."""
-    wanted = cells(["no_such_net", network(tmp_path / "net")], ["made"], ["prototype"], [0])
+    net = network(tmp_path / "net")
+    wanted = [Cell(model, "made", "prototype") for model in ("no_such_net", net)]
 
     bad, good = (results for _, results in run(wanted, tmp_path / "out.jsonl"))
 
@@ -244,6 +263,9 @@ def test_settings_that_are_written_down_are_those_used(protocol, function):
         (dict(protocols=["prob"]), "Closest: probe"),
         (dict(data=["fmnst"]), "Closest: fmnist"),
         (dict(level="middling"), "no label level 'middling'"),
+        (dict(level="coarse", protocols=["coarse-to-fine"]), "leave out --level coarse"),
+        (dict(models=["resnet18", "test_resnet.base_fmnist5"]), "test_resnet.base_fmnist4"),
+        (dict(models=["runs/net-{seed}"], seeds=[3]), "no file is called 'runs/net-3'"),
         (
             dict(data=["digits8"], protocols=["coarse-to-fine"]),
             "digits8 has no label level 'coarse'",
@@ -251,6 +273,14 @@ def test_settings_that_are_written_down_are_those_used(protocol, function):
     ],
 )
 def test_mistakes_are_answered_before_anything_runs(change, message):
-    good = dict(models=["net"], data=["fmnist"], protocols=["probe"], seeds=[0])
-    with pytest.raises(LookupError, match=message):
+    good = dict(models=["resnet18"], data=["fmnist"], protocols=["probe"], seeds=[0])
+    assert len(cells(**good)) == 1
+    with pytest.raises((LookupError, ValueError), match=message):
         cells(**{**good, **change})
+
+
+def test_what_is_named_twice_is_measured_once():
+    """Else two processes would write the same cell."""
+    twice = cells(["resnet18"] * 2, ["fmnist", "mnist", "fmnist"], ["knn"] * 2, [0, 1, 0])
+
+    assert len(twice) == len(set(twice)) == 4

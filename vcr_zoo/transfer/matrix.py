@@ -16,7 +16,14 @@ from torch import Tensor
 
 from vcr_zoo.data import Images, load, load_test
 from vcr_zoo.data.load import row_of
-from vcr_zoo.features import Features, features, load_model, weights_sha256
+from vcr_zoo.features import (
+    Features,
+    features,
+    find_model,
+    load_model,
+    network_sha256,
+    weights_sha256,
+)
 from vcr_zoo.results import Result, append, closest, read, versions
 
 from .check import check
@@ -125,11 +132,13 @@ def joined(train: Features, validation: Features) -> Features:
 
 
 def cells(models, data, protocols, seeds, level="fine") -> list[Cell]:
-    """Every combination.
+    """Every combination, once.
 
     Raises:
-        LookupError: for an unknown protocol, data set or label level.
+        LookupError: for an unknown protocol, data set, label level or model.
+        ValueError: for coarse-to-fine of the coarse classes.
     """
+    models, data, protocols, seeds = map(dict.fromkeys, (models, data, protocols, seeds))
     for name in protocols:
         if name not in PROTOCOLS:
             raise LookupError(
@@ -141,13 +150,18 @@ def cells(models, data, protocols, seeds, level="fine") -> list[Cell]:
             raise LookupError(
                 f"{name} has no label level {missing[0]!r}: it has {', '.join(row_of(name).levels)}"
             )
-    return [
+    if level != "fine" and "coarse-to-fine" in protocols:
+        raise ValueError(f"coarse-to-fine is of the fine classes: leave out --level {level}")
+    found = [
         Cell(model, name, protocol, seed, level)
-        for model in dict.fromkeys(models)
+        for model in models
         for name in data
         for protocol in protocols
         for seed in seeds
     ]
+    for weights in dict.fromkeys(cell.weights for cell in found):
+        find_model(weights)
+    return found
 
 
 def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dict[str, Result]:
@@ -170,6 +184,7 @@ def measure(cell: Cell, out: str | Path, cache: str | Path | None = None) -> dic
         seed=cell.seed,
         settings={"level": cell.level, **SETTINGS.get(cell.protocol, {})},
         weights=weights_sha256(model),
+        network=network_sha256(model),
         fingerprint=fingerprint(train, validation, last),
         versions=versions(),
         command=cell.command,
