@@ -98,6 +98,37 @@ def test_seeds_of_the_same_weights_are_one_training_run(measured):
     assert seeds.mean == pytest.approx(rows(found, out, against="control")[0].seeds.mean)
 
 
+@pytest.mark.parametrize("fixed", ["net", "control"])
+def test_one_training_run_against_several_gives_no_interval_over_seeds(fixed, measured):
+    """Pairs that share a run are not independent: its luck is in all of them."""
+    found, out = measured
+    mean = rows(found, out, against="control")[0].seeds.mean
+    for cell, results in found.items():
+        if cell.model == fixed:
+            found[cell] = {"top1": replace(results["top1"], weights="the same")}
+
+    row = rows(found, out, against="control")[0]
+
+    assert row.seeds.n == 1 and math.isnan(row.seeds.low)
+    assert row.seeds.mean == pytest.approx(mean)
+
+
+def test_accuracy_on_validation_stands_beside_that_on_test(measured):
+    """Networks are chosen between by it; of protocols without one its place is empty."""
+    found, out = measured
+    for cell, results in found.items():
+        other = replace(results["top1"], metric="validation_top1", value=0.1 + 0.1 * cell.seed)
+        found[cell] = {**results, "validation_top1": other}
+    knn = {replace(cell, protocol="knn"): {"top1": r["top1"]} for cell, r in found.items()}
+
+    head, *lines = table(rows({**found, **knn}, out)).splitlines()
+
+    assert head.split()[-2:] == ["on", "validation"]
+    assert [len(line.split()) for line in lines] == [6, 6, 5, 5]
+    assert [line.split()[-1] for line in lines[:2]] == ["20.00", "20.00"]
+    assert "validation" not in table(rows(knn, out, "control"), "control")
+
+
 def test_table_has_a_line_for_every_row(measured):
     """In percent, the difference with its bounds."""
     found, out = measured
@@ -117,3 +148,5 @@ def test_picture_is_drawn_with_and_without_a_control(measured, tmp_path):
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("pair.png", "values.png"))
     with pytest.raises(ValueError, match="no accuracies"):
         draw([], tmp_path / "none.png")
+    with pytest.raises(ValueError, match="same seed and data as another"):
+        draw(rows(found, out, "another"), tmp_path / "none.png", "another")

@@ -20,8 +20,9 @@ LOOKS = [
 
 
 class Row(NamedTuple):
-    """One model on one data set under one protocol: mean of the main metric over seeds, and its
-    difference from the control's, over seeds and over test pictures."""
+    """One model on one data set under one protocol: mean of the main metric over seeds, its
+    difference from the control's, over seeds and over test pictures, and the mean accuracy on
+    validation, where the protocol has one: what to choose between networks by."""
 
     data: str
     protocol: str
@@ -30,6 +31,7 @@ class Row(NamedTuple):
     value: float
     seeds: Interval | None = None
     pictures: Interval | None = None
+    validation: float | None = None
 
 
 def bootstrap(
@@ -58,26 +60,33 @@ def rows(
     """One row for each data set, protocol and model, in the order of the cells.
 
     A difference is of the same seed, data and pictures; cells whose partner is missing are left
-    out of it. Seeds of which networks and controls are the same weights are one training run.
+    out of it. An interval over seeds is only of pairs that share no training run: where seeds have
+    the same weights, be it the network's or the control's, there is a mean alone.
     """
     found = []
     for data, protocol, model in dict.fromkeys((c.data, c.protocol, c.model) for c in measured):
         mine = select(measured, data, protocol, model)
         metric = next(iter(mine.values())).metric
-        value = sum(result.value for result in mine.values()) / len(mine)
+        value = statistics.fmean(result.value for result in mine.values())
+        validation = select(measured, data, protocol, model, "validation_top1").values()
         row = Row(data, protocol, metric, model, value)
+        if validation:
+            row = row._replace(validation=statistics.fmean(r.value for r in validation))
         if against is not None and model != against:
             row = row._replace(**differences(mine, select(measured, data, protocol, against), out))
         found.append(row)
     return found
 
 
-def select(measured, data: str, protocol: str, model: str) -> dict[int, Result]:
-    """The main result of every seed."""
+def select(
+    measured, data: str, protocol: str, model: str, metric: str | None = None
+) -> dict[int, Result]:
+    """Of every seed the result of a metric, where there is one; None: the main result."""
     return {
-        cell.seed: next(iter(results.values()))
+        cell.seed: results[metric] if metric else next(iter(results.values()))
         for cell, results in measured.items()
         if (cell.data, cell.protocol, cell.model) == (data, protocol, model)
+        and (metric is None or metric in results)
     }
 
 
@@ -92,22 +101,26 @@ def differences(mine: dict[int, Result], theirs: dict[int, Result], out: str | P
     if all(a is not None and b is not None for a, b in vectors):
         difference = torch.stack([a - b for a, b in vectors]).mean(dim=0)
         pictures = bootstrap(difference, groups_of(out, pairs[0][0]))
-    runs: dict[tuple[str, str], list[float]] = {}
-    for a, b in pairs:
-        runs.setdefault((a.weights, b.weights), []).append(a.value - b.value)
-    return {"seeds": paired(map(statistics.fmean, runs.values())), "pictures": pictures}
+    values = [a.value - b.value for a, b in pairs]
+    if any(len({r.weights for r in side}) < len(pairs) for side in zip(*pairs, strict=True)):
+        values = [statistics.fmean(values)]
+    return {"seeds": paired(values), "pictures": pictures}
 
 
 def table(found: Sequence[Row], against: str | None = None) -> str:
     """Rows as aligned text; accuracies and their differences in percent."""
     head = ["data", "protocol", "metric", "model", "value"]
+    chosen = any(row.validation is not None for row in found)
+    head += ["on validation"] if chosen else []
     if against is not None:
         head += [f"minus {against}, over seeds", "over test pictures"]
     lines = [head]
     for row in found:
         unit = 1 if row.protocol == "scores" else 100
         line = [row.data, row.protocol, row.metric, row.model, f"{unit * row.value:.2f}"]
-        for interval in (row.seeds, row.pictures)[: len(head) - 5]:
+        if chosen:
+            line.append("" if row.validation is None else f"{100 * row.validation:.2f}")
+        for interval in (row.seeds, row.pictures) if against is not None else ():
             line.append("" if interval is None else format(interval.scaled(unit)))
         lines.append(line)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -126,9 +139,13 @@ def draw(found: Sequence[Row], path: str | Path, against: str | None = None) -> 
     from vcr_zoo.diagnostics.style import plt
 
     found = [row for row in found if row.protocol != "scores"]
-    found = [row for row in found if against is None or row.seeds is not None]
     if not found:
         raise ValueError("no accuracies to draw: choose a protocol other than scores")
+    found = [row for row in found if against is None or row.seeds is not None]
+    if not found:
+        raise ValueError(
+            f"nothing to draw: no network was measured on the same seed and data as {against}"
+        )
     models = list(dict.fromkeys(row.model for row in found))
     groups = list(dict.fromkeys((row.data, row.protocol, row.metric) for row in found))
     height = 1.2 + 0.22 * len(groups) * (len(models) + 1)
