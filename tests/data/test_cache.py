@@ -20,7 +20,7 @@ from vcr_zoo.data import DATASETS, cache, get, load
 from vcr_zoo.data.cache import payload_sum, statistics
 from vcr_zoo.data.fetch import Package, fetch, files_below, in_folder
 
-from .sets import small_fmnist, write_mnist_like
+from .sets import small_fmnist, write_mnist_like, write_tree
 
 
 @pytest.fixture
@@ -73,6 +73,34 @@ def test_the_choice_is_printed(files, capsys):
     shown = capsys.readouterr()
     assert f"fmnist: from the folder {files}" in shown.err and not shown.out
     assert "fmnist: from the cache" in shown.err
+
+
+def test_one_s_own_folder_is_called_as_one_calls_it(tmp_path, capsys):
+    """Not by the number under which the cache keeps it."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 8)
+    name = f"folder/{tmp_path / 'own'}@16"
+    cache.say.cache_clear()
+    load(name)
+    load(name)
+    assert f"{name}: from the cache" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("array", ["train.x", "validation.x", "test.y"])
+def test_get_finds_one_flipped_bit(files, own_cache, array):
+    """In pictures and labels of every part, also under the name of a thinned set."""
+    get("fmnist", files)
+    get("fmnist")
+    path = own_cache / "fmnist" / f"{array}.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    for name in ("fmnist", "fmnist_lt10"):
+        part = array.split(".")[0]
+        with pytest.raises(OSError, match=rf"{name} is damaged: its {part} part.*remove .*fmnist"):
+            get(name)
+    path.unlink()
+    with pytest.raises(OSError, match="No such file"):
+        get("fmnist")
 
 
 def test_the_user_s_folder_may_hold_the_archive(files, tmp_path):

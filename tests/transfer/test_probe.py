@@ -44,6 +44,15 @@ def test_test_pictures_do_not_choose(digits):
     assert [one[key] for key in kept] == [other[key] for key in kept]
 
 
+def test_a_choice_at_an_end_of_the_grid_is_flagged(digits):
+    """A better value may lie beyond: the best of four is inside, each end alone is not."""
+    strengths = (1e-6, 1e-2, 1.0, 1e6)
+
+    assert probe(*digits, strengths=strengths)["at_end"] == 0
+    assert probe(*digits, strengths=strengths[:1])["at_end"] == 1
+    assert probe(*digits, strengths=(1e-8, 1e-6, 1e-4))["at_end"] == 1
+
+
 def test_unconverged_probe_is_an_error_that_says_so(digits):
     """A number from a fit that has not converged is not given out."""
     with pytest.raises(RuntimeError, match="did not converge"):

@@ -28,11 +28,12 @@ def home() -> Path:
     return Path(os.environ.get("VCR_ZOO_CACHE") or "~/.cache/vcr_zoo").expanduser()
 
 
-def built(row: Dataset, folder: str | Path | None = None) -> Path:
+def built(row: Dataset, folder: str | Path | None = None, name: str = "") -> Path:
     """The data set's folder in the cache, built first if need be; the route taken is printed.
 
     Args:
         folder: a folder of the user's that holds the set's files, or its packages' archives.
+        name: what the user calls the set, if not by the row's name.
 
     Raises:
         OSError: if no route gave the files; the message lists what was tried and what to do.
@@ -43,7 +44,7 @@ def built(row: Dataset, folder: str | Path | None = None) -> Path:
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"{row.name}: there is no folder {folder}")
     if complete(place, row) and (folder is None or row.make):
-        say(f"{row.name}: from the cache")
+        say(f"{name or row.name}: from the cache")
         return place
     home().mkdir(parents=True, exist_ok=True)
     with lock(home() / ".lock"):
@@ -301,6 +302,24 @@ def content_sum(place: Path, part: str) -> str:
             while block := file.read(1 << 24):
                 total.update(block)
     return total.hexdigest()
+
+
+def verify(place: Path, name: str) -> None:
+    """Compare what lies in the cache with the sums taken when it was written; reads all of it.
+
+    Raises:
+        OSError: naming the part whose pictures or labels have changed.
+    """
+    for part, stated in header(place)["sha256"].items():
+        try:
+            found = content_sum(place, part)
+        except OSError as error:
+            found = str(error)
+        if found != stated:
+            raise OSError(
+                f"the cache of {name} is damaged: its {part} part has sha256 {found}, where "
+                f"{stated} was written; remove {place} and load it again"
+            )
 
 
 def statistics(x: np.ndarray) -> tuple[list[float], list[float]]:

@@ -58,12 +58,20 @@ def load_test(name: str, level: str = "fine", folder: str | Path | None = None) 
 
 
 def get(name: str, folder: str | Path | None = None) -> str:
-    """Fetch and build a set into the cache unless it is there; says what it holds and where."""
+    """Fetch and build a set into the cache unless it is there; says what it holds and where.
+
+    What is there is compared with its checksums, which `load` does not do.
+
+    Raises:
+        LookupError: for an unknown name.
+        OSError: if the set cannot be had, or what is in the cache is damaged.
+    """
     if name in BASELINES:
         count = len(baseline(name, folder))
         return f"{name}: {count} tensors, {BASELINES[name].licence}, {BASELINES[name].attribution}"
     row = row_of(name)
-    place = cache.built(DATASETS[row.base] if row.base else row, folder)
+    place = cache.built(DATASETS[row.base] if row.base else row, folder, row.base or name)
+    cache.verify(place, name)
     counts = cache.header(place)["pictures"]
     return f"{name}: {', '.join(f'{count:,} {part}' for part, count in counts.items())} in {place}"
 
@@ -98,9 +106,9 @@ def _open(name: str, split: str, level: str, folder: str | Path | None) -> Image
     row = row_of(name)
     if level not in row.levels:
         raise LookupError(f"{name} has no label level {level!r}: it has {', '.join(row.levels)}")
-    place = cache.built(DATASETS[row.base] if row.base else row, folder)
+    place = cache.built(DATASETS[row.base] if row.base else row, folder, row.base or name)
     header = cache.header(place)
-    pieces = [_piece(place, part, row) for part in split.split("+")]
+    pieces = [_piece(place, part, row, name) for part in split.split("+")]
     x, y, groups = pieces[0]
     if len(pieces) > 1:
         xs, ys, names = zip(*pieces, strict=True)
@@ -123,7 +131,7 @@ def _open(name: str, split: str, level: str, folder: str | Path | None) -> Image
     )
 
 
-def _piece(place: Path, part: str, row: Dataset) -> tuple:
+def _piece(place: Path, part: str, row: Dataset, name: str) -> tuple:
     """One part's arrays as they lie in the cache, thinned if the row says so."""
     try:
         x, y, groups = (
@@ -132,7 +140,7 @@ def _piece(place: Path, part: str, row: Dataset) -> tuple:
         )
     except (OSError, ValueError) as error:
         raise OSError(
-            f"the cache of {row.name} is damaged ({error}); remove {place} and load it again"
+            f"the cache of {name} is damaged ({error}); remove {place} and load it again"
         ) from None
     if row.tail == 1 or part == "test":
         return x, y, groups

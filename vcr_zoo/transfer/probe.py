@@ -51,7 +51,8 @@ def choose(
 
     Returns:
         The fit, and: C, validation_top1, gradient (its largest entry at the end), n (pictures in
-        the last fit), unconverged (values of C left out because their fit did not converge).
+        the last fit), unconverged (values of C left out because their fit did not converge), at_end
+        (1 if C is the smallest or the largest tried, so that one beyond might be better).
     """
     check(train=train, validation=validation)
     classes = len(train.classes)
@@ -76,6 +77,7 @@ def choose(
         "gradient": last.gradient.item(),
         "n": len(y),
         "unconverged": int((~sweep.converged).sum()),
+        "at_end": int(strengths[best] in (min(strengths), max(strengths))),
     }
 
 
