@@ -141,6 +141,14 @@ def test_the_page_is_whole_and_needs_nothing_else(written):
     assert "vcr-zoo inspect a &amp; b" in page and "http" not in page
 
 
+def test_a_report_of_few_pictures_says_what_its_intervals_do_not_hold(written):
+    """60 pictures of 256 features."""
+    text = (written / "report.md").read_text()
+
+    assert "at equal numbers of pictures only" in text
+    assert "With 60 pictures of" in text
+
+
 def test_every_label_of_a_measure_is_explained():
     assert all(label and meaning for label, meaning in OTHERS.values())
     assert all(row.label and row.meaning for row in MEASURES.values())
@@ -294,7 +302,9 @@ def test_a_folder_is_inspected_as_it_lies(tmp_path):
 
     assert main(words) == 0
 
-    record = json.loads((tmp_path / "out" / "inspection.json").read_text())["networks"][0]
+    about = json.loads((tmp_path / "out" / "inspection.json").read_text())
+    assert about["split"] == "validation" and len(about["fingerprint"]) == 64
+    record = about["networks"][0]
     assert record["pictures"] == 7 and record["classes"] == list(images.classes)
     assert len(record["noise"]["JPEG"]["likeness"]) == 6
     gray = network(in_chans=1, pretrained_cfg_overlay=dict(input_size=(1, 32, 32)))

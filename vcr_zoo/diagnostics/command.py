@@ -1,11 +1,13 @@
 """`vcr-zoo inspect`: names of networks and of pictures to a folder with a report."""
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from torchvision.datasets import ImageFolder
 from tqdm import tqdm
 
 from .inspect import compare, inspect, network, passes, pictures
@@ -46,10 +48,20 @@ def inspected(
     command += ["--pictures", str(limit), "--seed", str(seed)]
     for key, value in options.items():
         command += [f"--{key.replace('_', '-')}", str(value)]
-    about = {"data": data, "split": split, "level": level, "seed": seed}
+    whole = getattr(images, "root", None) == str(Path(data).expanduser())  # a folder without parts
+    about = {"data": data, "split": "all of it" if whole else split, "level": level, "seed": seed}
     about |= {"settings": options, "command": shlex.join(command)}
-    about["fingerprint"] = getattr(images, "fingerprint", "")
+    about["fingerprint"] = getattr(images, "fingerprint", "") or fingerprint(images)
     return write(out, found, compare(found[0], found[-1]), about)
+
+
+def fingerprint(images: ImageFolder) -> str:
+    """sha256 of a folder's pictures, in order, with their classes."""
+    digest = hashlib.sha256()
+    for path, label in images.samples:
+        content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        digest.update(f"{images.classes[label]} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def writable(folder: str | Path) -> None:

@@ -153,6 +153,17 @@ def introduction(networks: Sequence[Inspection], about: dict) -> list[str]:
         f"pictures. Nearest means, information, CKA and imbalance use {len(first.gathered.y):,} of "
         "the pictures, drawn at random.",
     ]
+    lines.append(
+        "Ranks and CDNV are corrected for the number of pictures. The mean absolute correlation, "
+        "NC1, NC2 and imbalance are not: compare them at equal numbers of pictures only, as their "
+        "intervals do not hold that bias."
+    )
+    width = max(len(network.moments[network.last].origin) for network in networks)
+    if first.pictures < 10 * width:
+        lines.append(
+            f"With {first.pictures:,} pictures of {width:,} features the correction of ranks is "
+            "not complete: their intervals may lie below the rank of more pictures."
+        )
     if len(networks) > 1:
         lines.append(
             "Intervals are over pictures only: another training run may give other features."
