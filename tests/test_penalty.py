@@ -429,6 +429,25 @@ def test_a_few_rows_disturb_no_gradient_that_others_hold(dim, shape, channels_la
     assert not torch.equal(left.grad, passed)
 
 
+def half_of_a_group(rank, folder):
+    """One process picks some of its samples, the other has too few to pick from."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    x = samples(1).to(torch.bfloat16).split([13, 3])[rank].clone().requires_grad_()
+    _, loss = tap(x, 1.0, 1.0, dim=1, rows=20, offset=3, group=dist.group.WORLD)
+    loss.backward()
+    torch.save(loss.detach(), f"{folder}/{rank}")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_processes_with_more_and_fewer_samples_than_rows_agree_in_half_precision(tmp_path):
+    """Whatever its samples' dtype, each reduces the same."""
+    mp.spawn(half_of_a_group, args=(str(tmp_path),), nprocs=2)
+
+    assert torch.equal(torch.load(tmp_path / "0"), torch.load(tmp_path / "1"))
+
+
 @pytest.mark.parametrize("rows", [None, 8])
 def test_the_penalty_alone_has_a_dense_gradient(rows):
     """Of features that nothing else uses."""

@@ -94,17 +94,19 @@ def tap(
         ValueError: for fewer than two samples, a negative weight, or rows below two.
         TypeError: for features that are not floating point.
     """
-    y, few, penalty, _ = begin(x, alpha, beta, delta, eps, dim, rows, offset, group)
-    if few is not None:
-        v, k = Terms.apply(few, delta, eps, beta > 0)
-        penalty = alpha * v + beta * k
-    return y, penalty
+    y, few, done = begin(x, alpha, beta, delta, eps, dim, rows, offset, group)
+    if few is None:
+        return y, done[0]
+    v, k = Terms.apply(few, delta, eps, beta > 0)
+    return y, alpha * v + beta * k
 
 
 def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
-    """The features as they came, and either few samples of them, which `Terms` takes and of which
-    those of several placements can be stacked: (n, d); or their penalty, and (V, K) without a
-    gradient for logging: (), (2,). See `tap`."""
+    """The first half of `tap`: the features as they came, and one of
+
+    * few samples of them, for `Terms`, which takes those of several placements at once: (n, d);
+    * their penalty, and V and K without a gradient, for logging: (), (2,).
+    """
     check_settings(alpha, beta, delta, eps, rows)
     if not x.is_floating_point():
         raise TypeError(f"features must be floating point, not {x.dtype}")
@@ -123,13 +125,14 @@ def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
         x = Pass.apply(x)
         few = Pick.apply(x, dim, index)
     elif group is None and is_few(x, n, dim):
-        x, few = x.view_as(x), full_precision(as_rows(x, dim))
-    if group is None and few is not None:
-        return x, few, None, None
-    if few is not None:  # the picked samples of all processes
-        return x, None, *Tap.apply(few, alpha, beta, delta, eps, 1, group)[1:]
-    y, penalty, terms = Tap.apply(x, alpha, beta, delta, eps, dim, group)
-    return y, None, penalty, terms
+        x = Pass.apply(x)
+        few = full_precision(as_rows(x, dim))
+    if few is not None and group is None:
+        return x, few, None
+    if few is not None:
+        return x, None, Tap.apply(few, alpha, beta, delta, eps, 1, group)[1:]
+    x, *done = Tap.apply(x, alpha, beta, delta, eps, dim, group)
+    return x, None, tuple(done)
 
 
 def check_settings(alpha, beta, delta, eps, rows) -> None:
@@ -181,8 +184,8 @@ def common_divisor(a: int, b: int) -> int:
 
 
 class Pass(torch.autograd.Function):
-    """Features as they came. Their gradient is dense, also if nothing but `Pick` gives them one,
-    and has the memory layout of the features."""
+    """Features as they came, as a view that autograd refuses to change in place. Their gradient
+    is dense, also if nothing but `Pick` gives them one, and channels-last in memory if they are."""
 
     @staticmethod
     def forward(ctx, x):
@@ -199,8 +202,8 @@ class Pick(torch.autograd.Function):
     """A few of the samples of x, in float32 or better: (..., d) -> (rows, d).
 
     Their gradient is a sparse tensor, which autograd adds to the one of the layers that follow,
-    in place where that belongs to nobody else. A copy would cost more than everything else here:
-    its memory is new at every step.
+    in place where that belongs to nobody else. Adding it to a copy of that would cost more than
+    everything else here, because memory of its size would be new at every step.
     """
 
     @staticmethod
@@ -208,7 +211,7 @@ class Pick(torch.autograd.Function):
         last = x.movedim(dim, -1)
         where = coordinates(index, last)
         ctx.save_for_backward(*where)
-        ctx.like, ctx.dim = x.new_empty(()).expand(x.shape), dim
+        ctx.like, ctx.dim = x.new_empty(()).expand(x.shape), dim  # shape and dtype, no memory
         return full_precision(last[where])
 
     @staticmethod
@@ -222,14 +225,13 @@ class Pick(torch.autograd.Function):
             return grad, None, None
         if dim == like.ndim - 1:
             indices = torch.stack(where)
-        else:  # every number apart, because axes within a sample must be the last ones
+        else:  # every number apart: sparse axes come first, and here d is among them
             rows, d = added.shape
             each = [axis[:, None].expand(rows, d) for axis in where]
             each.insert(dim, torch.arange(d, device=like.device).expand(rows, d))
             indices, added = torch.stack(each).flatten(1), added.flatten()
-        with torch.sparse.check_sparse_tensor_invariants(False):  # a check would wait for the GPU
-            grad = torch.sparse_coo_tensor(indices, added, like.shape, is_coalesced=True)
-        return grad, None, None
+        known = dict(is_coalesced=True, check_invariants=False)  # a check would wait for the GPU
+        return torch.sparse_coo_tensor(indices, added, like.shape, **known), None, None
 
 
 def coordinates(index: Tensor, last: Tensor) -> tuple[Tensor, ...]:
@@ -264,8 +266,8 @@ class Terms(torch.autograd.Function):
         n, d = h.shape[-2:]
         variance = h.square().sum(dim=-2) / (n - 1)
         v, k, matrix = variance_penalty(variance, eps), torch.zeros_like(variance[..., 0]), None
-        ctx.gram = with_k and n < d and nothing_clipped(variance, delta)
-        if ctx.gram:
+        ctx.by_samples = with_k and n < d and nothing_clipped(variance, delta)
+        if ctx.by_samples:
             matrix = symmetric(h).div_(n - 1)
             k = (total(matrix.square()) - variance.square().sum(dim=-1)) / pairs(d)
         elif with_k:
@@ -283,9 +285,9 @@ class Terms(torch.autograd.Function):
         scale = (grad_k * 4 / (pairs(d) * (n - 1)))[..., None, None]
         if matrix is None:
             return h * column[..., None, :], None, None, None
-        if ctx.gram:
+        if ctx.by_samples:
             column = column - scale[..., 0] * variance
-        added = product(matrix, h) if ctx.gram else product(h, matrix)
+        added = product(matrix, h) if ctx.by_samples else product(h, matrix)
         return added.mul_(scale).addcmul_(h, column[..., None, :]), None, None, None
 
 
@@ -332,9 +334,11 @@ def symmetric(a: Tensor) -> Tensor:
 def nothing_clipped(variance: Tensor, delta: float | None) -> bool:
     """Whether it is sure, and free to ask, that no covariance exceeds delta: the largest variance
     bounds them all. Elsewhere than on the CPU the answer would wait for the device."""
+    if delta is None:
+        return True
     if variance.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    return delta is None or bool(variance.max() <= delta)
+    return bool(variance.max() <= delta)
 
 
 class Tap(torch.autograd.Function):
@@ -348,8 +352,8 @@ class Tap(torch.autograd.Function):
     product, no second tensor of that size.
 
     Half precision: a channel's mean can be many times its standard deviation, so columns are
-    centered in float32 before they are rounded and multiplied; C and M are kept in float32 (CPUs
-    round the products of bfloat16 once). Products are written to an `out`, because autocast leaves
+    centered in float32 before they are rounded and multiplied; C and M are kept in float32 (on a
+    CPU C comes rounded to bfloat16 once). Products are written to an `out`, because autocast leaves
     those alone.
     """
 
@@ -358,8 +362,8 @@ class Tap(torch.autograd.Function):
         n, mean = count_and_mean(x, dim, group)
         h = centered(x, mean, dim)
         cov = covariances(h, n, group) if beta > 0 else None
-        full = cov is not None and h.dtype == mean.dtype
-        variance = cov.diagonal().clone() if full else variances(h, n, group)
+        exact = cov is not None and h.dtype == mean.dtype and group is None
+        variance = cov.diagonal().clone() if exact else variances(h, n, group)
         v, k = variance_penalty(variance, eps), torch.zeros_like(mean[0])
         matrix, d = None, len(variance)
         column = alpha * variance_slope(variance, eps)
@@ -438,8 +442,7 @@ def gram(h: Tensor) -> Tensor:
 
 
 def plus_product(grad: Tensor, x: Tensor, mean: Tensor, matrix: Tensor, dim: int) -> Tensor:
-    """grad + HM, with H the centered samples of x, in the layout of grad. A vector (d,) stands for
-    the diagonal matrix."""
+    """grad + HM, with H the centered samples of x. A vector (d,) stands for the diagonal matrix."""
     if matrix.ndim == 1:
         column = [1] * x.ndim
         column[dim] = len(matrix)

@@ -343,8 +343,8 @@ class Collected:
     """
 
     total: Tensor | float = 0.0  # add this to the loss
-    variance: Tensor
-    covariance: Tensor
+    variance: Tensor | None = None  # where nothing is tapped
+    covariance: Tensor | None = None
 
 
 class Penalties:
@@ -357,6 +357,7 @@ class Penalties:
         self.rows, self.seed, self.group = settings["rows"], settings["seed"], settings["group"]
         self.step = 0  # sampled rows are a function of (seed, step, placement)
         self.offsets = torch.zeros(len(placements), dtype=torch.int64)
+        self.switched: set[nn.Module] = set()  # modules told to leave their input as it is
         self.must_clone: set[int] = set()  # placements changed in place where no flag forbids it
         self.undo = []  # what detach has to call
         self.active = True
@@ -396,31 +397,31 @@ class Penalties:
                 "mode? Activation checkpointing must use use_reentrant=False."
             )
         penalties = [penalty for _, penalty, _ in done]
-        terms = [(i, pair) for i, _, pair in done]
+        terms = {}  # (V, K) of every placement; of a module that is called twice there are two
+        for i, _, values in done:
+            terms.setdefault(i, []).append(values)
         for members, (alpha, beta) in alike(few, self.weights):
             features = torch.stack([samples for _, samples in members])
             v, k = Terms.apply(features, self.delta, self.eps, beta > 0)
             penalties.append((alpha * v + beta * k).sum())
-            pairs = torch.stack([v, k], dim=1).detach().unbind()
-            terms += [(i, pair) for (i, _), pair in zip(members, pairs, strict=True)]
+            for (i, _), values in zip(members, torch.stack([v, k], dim=1).detach(), strict=True):
+                terms.setdefault(i, []).append(values)
         collected.total = torch.stack(penalties).sum()
-        sums = dict.fromkeys(range(len(self.placements)), 0.0)
-        for i, pair in terms:  # a module that is called twice has two
-            sums[i] = sums[i] + pair
-        collected.variance, collected.covariance = torch.stack([*sums.values()]).unbind(dim=1)
+        each = [sum(terms[i][1:], terms[i][0]) for i in range(len(self.placements))]
+        collected.variance, collected.covariance = torch.stack(each).unbind(dim=1)
 
     def tapped(self, i: int, x: Tensor) -> Tensor:
         """The tensor at placement i, tapped."""
         place, (alpha, beta) = self.placements[i], self.weights[i]
         offset = self.offsets[i]
         rows = self.rows if place.rows_per_image > 1 else None
-        y, few, penalty, terms = begin(
+        y, few, done = begin(
             x, alpha, beta, self.delta, self.eps, place.dim, rows, offset, self.group
         )
         if self.collecting and few is not None:
             self.few.append((i, few))
         elif self.collecting:
-            self.done.append((i, penalty, terms))
+            self.done.append((i, *done))
         return y.clone() if i in self.must_clone else y
 
     def insert(self, i: int, module: nn.Module) -> None:
@@ -435,8 +436,9 @@ class Penalties:
         """Stop a module from changing placement i in place, which autograd refuses on a view."""
         if getattr(writer, "inplace", False) is True:
             writer.inplace = False
+            self.switched.add(writer)
             self.undo.append(lambda: setattr(writer, "inplace", True))
-        else:
+        elif writer not in self.switched:
             self.must_clone.add(i)
 
     def detach(self) -> None:
@@ -452,7 +454,7 @@ def alike(few: list[tuple[int, Tensor]], weights: list[tuple[float, float]]):
     for i, samples in few:
         key = (samples.shape, samples.dtype, weights[i])
         stacks.setdefault(key, []).append((i, samples))
-    return [(members, pair) for (*_, pair), members in stacks.items()]
+    return [(members, weight) for (*_, weight), members in stacks.items()]
 
 
 class Hook:

@@ -4,11 +4,12 @@ import tarfile
 
 import pytest
 import torch
+from timm.data.random_erasing import RandomErasing
 
 from vcr_zoo.data import Images
 from vcr_zoo.training import parse, wiring
 from vcr_zoo.training.distributed import start
-from vcr_zoo.training.loading import StreamLoader, tensor_obstacle
+from vcr_zoo.training.loading import StreamLoader, seed_erasing, tensor_obstacle
 from vcr_zoo.training.randomness import Order, mixed, restore, seed_everything, states
 
 
@@ -139,6 +140,28 @@ def test_the_fast_path_starts_anywhere_too(monkeypatch, tmp_path):
     whole = batches(argv, epoch=1)
     assert len(whole) == 5 and whole[0][0].shape == (6, 1, 32, 32)
     assert equal(batches(argv, epoch=1, first=3), whole[3:])
+
+
+def test_what_a_stream_erases_does_not_depend_on_what_training_drew():
+    """A run that goes on in the middle of an epoch has drawn nothing in the steps before."""
+
+    class Erased(list):
+        dataset = type("Stream", (), {"set_epoch": lambda self, epoch: None})()
+
+        def __iter__(self):
+            return ((self.random_erasing(x.clone()), y) for x, y in super().__iter__())
+
+    args = parse([])
+    args.rank = 0
+    source = Erased([(torch.zeros(4, 3, 16, 16), torch.zeros(4))] * 4)
+    source.random_erasing = RandomErasing(1.0, mode="pixel", device="cpu")
+    seed_erasing(args, source)
+    loader = StreamLoader(args, source, device="cpu")
+    whole = [(x, y, torch.rand(3))[:2] for x, y in loader.epoch(1)]
+    again = list(loader.epoch(1, 2))
+
+    assert not torch.equal(whole[2][0], whole[3][0])
+    assert equal(again, whole[2:])
 
 
 def test_a_stream_gives_no_more_than_its_length():

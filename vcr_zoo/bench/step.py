@@ -189,7 +189,7 @@ def saved_bytes(step: Step, images: Tensor, target: Tensor, amp: bool) -> tuple[
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            square = tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]
+            square = tensor.ndim in (2, 3) and tensor.shape[-1] == tensor.shape[-2]
             kept[storage.data_ptr()] = (square, storage.nbytes())
         return tensor
 

@@ -38,7 +38,6 @@ class Loader:
         self.mixup, self.erasing = mixup, erasing
         self.limit = limit  # pictures of this rank that are no padding; None: all
         self.average_batch = float(args.batch_size)
-
         self.pictures = 0  # in the whole data set, where batches may be of different size
 
     def __len__(self) -> int:
@@ -107,14 +106,25 @@ class PictureLoader(Loader):
     def wind(self, epoch: int, start: int) -> None:
         if self.keyed is not None:
             self.keyed.epoch, self.keyed.start = epoch, start
-        erasing = getattr(self.source, "random_erasing", None)
-        if isinstance(erasing, SeededErasing):
-            erasing.at(epoch, start)
+        wind_erasing(self.source, epoch, start)
 
     def stop_mixing(self) -> None:
         super().stop_mixing()
         if hasattr(self.source, "mixup_enabled"):
             self.source.mixup_enabled = False
+
+
+def seed_erasing(args, source) -> None:
+    """Have the prefetcher's random erasing, if there is one, draw from its place in training."""
+    if getattr(source, "random_erasing", None) is not None:
+        source.random_erasing = SeededErasing(source.random_erasing, args.seed, args.rank)
+
+
+def wind_erasing(source, epoch: int, step: int) -> None:
+    """Have the prefetcher's random erasing, if there is one, draw as it does at a step."""
+    erasing = getattr(source, "random_erasing", None)
+    if isinstance(erasing, SeededErasing):
+        erasing.at(epoch, step)
 
 
 class StreamLoader(Loader):
@@ -126,6 +136,7 @@ class StreamLoader(Loader):
         reader = getattr(self.source.dataset, "reader", None)
         if hasattr(reader, "worker_seed"):  # webdataset's shuffle would go on from its own history
             reader.ds, reader.worker_seed = None, randomness.mixed(*place)
+        wind_erasing(self.source, epoch, 0)  # what was seen is read again
         randomness.seed_everything(*place)  # from which workers, new each epoch, are seeded
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -141,9 +152,7 @@ class NaFlexLoader(Loader):
         if isinstance(dataset, FromStep):
             dataset.base_dataset.epoch, dataset.start = epoch, start
             dataset.set_epoch(epoch)
-        erasing = getattr(self.source, "random_erasing", None)
-        if isinstance(erasing, SeededErasing):
-            erasing.at(epoch, start)
+        wind_erasing(self.source, epoch, start)
 
 
 class FromStep(NaFlexMapDatasetWrapper):
@@ -322,6 +331,7 @@ def _timm_training(args, images, data_config, device, dtype) -> Loader:
         **_augmentation(args, data_config),
         **_common(args, data_config, device, dtype),
     )
+    seed_erasing(args, source)
     if stream:
         return StreamLoader(args, source, device=device, dtype=dtype, mixup=mixup)
     source, keyed = _seeded(args, source)
@@ -357,8 +367,6 @@ def _seeded(args, source) -> tuple:
     if inner is source:
         return rebuilt, keyed
     source.loader = rebuilt
-    if source.random_erasing is not None:
-        source.random_erasing = SeededErasing(source.random_erasing, args.seed, args.rank)
     return source, keyed
 
 
@@ -395,8 +403,7 @@ def _naflex_training(args, images, data_config, device, dtype, patch_size) -> Lo
         **_common(args, data_config, device, dtype),
     )
     source.dataset.__class__ = FromStep
-    if getattr(source, "random_erasing", None) is not None:
-        source.random_erasing = SeededErasing(source.random_erasing, args.seed, args.rank)
+    seed_erasing(args, source)
     return NaFlexLoader(args, source, device=device, dtype=dtype)
 
 

@@ -20,7 +20,7 @@ class Update(NamedTuple):
 
     done: int  # batches of this epoch that are behind us
     index: int  # of this update in the epoch
-    images: Tensor
+    images: Tensor | dict[str, Tensor]
 
 
 class Meter:

@@ -108,6 +108,8 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
         args.smoothing = 0.0
     if args.task == "multilabel" and "eval_metric" not in args.given:
         args.eval_metric = "map"
+    if args.naflex_loader and args.save_images:
+        raise ValueError("--save-images draws pictures, but --naflex-loader gives patches of them")
     if args.naflex_loader and regularizes:
         raise ValueError(
             "--naflex-loader gives padded token sequences of varied length, on which the "
