@@ -64,9 +64,10 @@ def depth(networks: Sequence[Inspection]) -> Figure:
             axes.set_xticks(range(len(places[0])), thinned(places[0]), rotation=60, ha="right")
             axes.tick_params(axis="x", labelsize=8)
         axes.set_ylabel(what)
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
         axes.grid(alpha=0.3)
-    panels[0].legend(fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=9)
     label = "placement" if alike else "share of the placements passed"
     figure.supxlabel(f"{label}, from the image to the classifier", fontsize=10)
     figure.suptitle("Effective rank along depth, with 95 % intervals over pictures")
@@ -82,6 +83,13 @@ def along(axes, values: list[Measured], by: list[float], style, marker, where=No
     low = [(v.value if v.low is None else v.low) / w for _, v, w in kept]
     high = [(v.value if v.high is None else v.high) / w for _, v, w in kept]
     axes.fill_between(where, low, high, color=style["color"], alpha=0.25, linewidth=0)
+
+
+def from_zero(*panels) -> None:
+    """The upward axis from zero to somewhat above the highest line of all panels."""
+    highest = max(axes.dataLim.y1 for axes in panels)
+    if highest > 0:
+        panels[0].set_ylim(0, 1.08 * highest)
 
 
 def thinned(names: list[str], most: int = 20) -> list[str]:
@@ -104,7 +112,7 @@ def deviations(networks: Sequence[Inspection]) -> Figure:
         title=f"Spread of each feature, {networks[0].last} features",
         xlim=(0, 1),
     )
-    axes.set_ylim(bottom=0)
+    from_zero(axes)
     return finished(figure, axes)
 
 
@@ -213,7 +221,7 @@ def classes(networks: Sequence[Inspection]) -> Figure:
         if distinct(m):
             plane(axes, network, m, style, marker)
         else:
-            blank(axes, "no two class means differ")
+            blank(axes, same(m))
     return figure
 
 
@@ -226,11 +234,16 @@ def angles(networks: Sequence[Inspection]) -> Figure:
         if distinct(m):
             shown = cosine_table(axes, network, m)
         else:
-            blank(axes, "no two class means differ")
+            blank(axes, same(m))
     if shown is not None:
         label = "cosine between centered class means"
         figure.colorbar(shown, ax=panels, shrink=0.7, label=label)
     return figure
+
+
+def same(m: Moments) -> str:
+    """Why class means cannot be shown."""
+    return "only one class" if len(m.present) < 2 else "no two class means differ"
 
 
 def distinct(m: Moments) -> bool:
@@ -305,17 +318,19 @@ def spread(axes, at: Tensor, names: list[str], extent: float) -> None:
 
     `extent` is about what the panel shows, from side to side.
     """
-    taken = []
+    taken, middle = [], (at[:, 0].min() + at[:, 0].max()) / 2
     for i in at[:, 1].argsort().tolist():
         x, y = (at[i] / extent).tolist()
         lift = 0.0
         while any(abs(x - a) < 0.25 and abs(y + lift - b) < 0.045 for a, b in taken):
             lift += 0.01
         taken.append((x, y + lift))
+        side = 1 if at[i, 0] <= middle else -1  # towards the middle of the panel
         axes.annotate(
             names[i],
             at[i].tolist(),
-            xytext=(14, 3 + 300 * lift),  # in points; the panel is some 300 high
+            xytext=(side * 14, 3 + 300 * lift),  # in points; the panel is some 300 high
+            ha="left" if side > 0 else "right",
             textcoords="offset points",
             fontsize=8,
             zorder=4,
@@ -328,7 +343,7 @@ def noise(networks: Sequence[Inspection]) -> Figure | None:
     """Accuracy of nearest class means against the level of every corruption."""
     figure = curves(networks, "accuracy", 100, "accuracy of nearest\nclass means (%)")
     if figure is not None:
-        figure.axes[0].set_ylim(bottom=0)
+        from_zero(*figure.axes)
     return figure
 
 
