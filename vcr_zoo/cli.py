@@ -644,7 +644,7 @@ def add_bench_depth(benches) -> None:
     parser.add_argument("--model", default="resnet18", help="timm architecture")
     parser.add_argument("--pictures", type=int, default=128, help="(default: 128)")
     parser.add_argument("--size", type=int, default=64, help="of the pictures, in pixels")
-    parser.add_argument("--epochs", type=int, default=10, help="of each run (default: 10)")
+    parser.add_argument("--epochs", type=int, default=15, help="of each run (default: 15)")
     parser.add_argument("--device", default="cpu", help="(default: cpu)")
 
 
@@ -849,11 +849,11 @@ COMMANDS = [
     add_bench,
     add_package,
     add_card,
-    add_reproduce,
     add_push,
     add_pull,
     add_export,
     add_space,
+    add_reproduce,
 ]  # add_<command> functions, in the order that help lists them
 
 if __name__ == "__main__":

@@ -148,9 +148,9 @@ def check_settings(alpha, beta, delta, eps, rows) -> None:
 
 
 def is_few(x: Tensor, n: int, dim: int) -> bool:
-    """Whether products of samples cost less than products of features; those of half precision
-    are so much faster that only far fewer samples do."""
-    return n < x.shape[dim] // (4 if x.dtype in (torch.float16, torch.bfloat16) else 1)
+    """Whether products of samples cost so much less than products of features that keeping the
+    samples pays; in half precision, where products are faster, only of far fewer."""
+    return n < x.shape[dim] // (4 if x.dtype in (torch.float16, torch.bfloat16) else 2)
 
 
 def full_precision(x: Tensor) -> Tensor:
