@@ -110,16 +110,22 @@ def test_gradient_agrees_with_finite_differences(delta, alpha, beta, rows):
 
 @pytest.mark.parametrize("alpha, beta", WEIGHTS)
 @pytest.mark.parametrize("delta", [None, 1e3, 1e-3])
-@pytest.mark.parametrize("dim, shape", [(1, (5, 12, 3, 3)), (-1, (5, 9, 12)), (-1, (45, 12))])
-def test_fewer_rows_than_features_give_the_same_gradient(dim, shape, delta, alpha, beta):
+@pytest.mark.parametrize("dim, shape", [(1, (2, 12, 2, 2)), (-1, (2, 4, 12)), (-1, (8, 12))])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("rows", [7, None])
+def test_fewer_rows_than_features_give_the_same_gradient(
+    rows, channels_last, dim, shape, delta, alpha, beta
+):
     """Through products of samples where nothing is clipped, of features where something is."""
     torch.manual_seed(0)
     x = 0.8 * torch.randn(shape, dtype=torch.float64)
+    if channels_last and dim == 1:
+        x = x.contiguous(memory_format=torch.channels_last)
     passed = torch.randn_like(x)
-    index = sampled(x, 7, 3, dim)
+    index = None if rows is None else sampled(x, 7, 3, dim)
 
     found = gradients(
-        x, passed, lambda x: tap(x, alpha, beta, delta=delta, dim=dim, rows=7, offset=3)
+        x, passed, lambda x: tap(x, alpha, beta, delta=delta, dim=dim, rows=rows, offset=3)
     )
     expected = gradients(
         x, passed, lambda x: (x, written_out(x, alpha, beta, delta=delta, dim=dim, index=index))
@@ -131,19 +137,20 @@ def test_fewer_rows_than_features_give_the_same_gradient(dim, shape, delta, alph
 
 @pytest.mark.parametrize("ratio", [1, 30, 1000])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_fewer_rows_than_features_are_close_to_float64_in_half_precision(dtype, ratio):
+@pytest.mark.parametrize("rows", [64, None])
+def test_fewer_rows_than_features_are_close_to_float64_in_half_precision(rows, dtype, ratio):
     """Also where one feature dominates and its own variance must be taken out again."""
     torch.manual_seed(0)
     deviation = torch.linspace(0.3, 0.9, 96) if ratio == 1 else torch.full((96,), 0.9 / ratio)
     deviation[0] = 0.9
-    x = (30 * (ratio == 1) + torch.randn(400, 96) * deviation).to(dtype)
+    x = (30 * (ratio == 1) + torch.randn(400 if rows else 64, 96) * deviation).to(dtype)
     found = gradients(
-        x, torch.zeros_like(x), lambda x: scaled(tap(x, 1, 1, rows=64, offset=5), 65_536.0)
+        x, torch.zeros_like(x), lambda x: scaled(tap(x, 1, 1, rows=rows, offset=5), 65_536.0)
     )
-    index = sampled(x, 64, 5, -1)
+    index = sampled(x, 64, 5, -1) if rows else slice(None)
     exact = gradients(
         x.double(),
-        torch.zeros(400, 96, dtype=torch.float64),
+        torch.zeros(x.shape, dtype=torch.float64),
         lambda x: (x, 65_536.0 * penalty(x[index], 1, 1)),
     )
 
@@ -412,21 +419,65 @@ def test_a_gpu_finds_the_same_gradient_and_waits_for_nothing(channels_last, dtyp
     assert relative(there.grad.cpu(), exact[1]) < tolerance
 
 
+class Handed(torch.autograd.Function):
+    """Notes where in memory the gradient lies that it hands back, and the one that it gets."""
+
+    @staticmethod
+    def forward(ctx, x, seen):
+        ctx.seen = seen
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.seen.append(grad.data_ptr())
+        ctx.seen.append((grad := grad.clone()).data_ptr())
+        return grad, None
+
+
+HOLDERS = {
+    "nobody": lambda y, other, held: y * other,
+    "the other side of a sum": lambda y, other, held: (y + other) * 3.0,
+    "a hook": lambda y, other, held: (y.register_hook(held.append), y * other)[1],
+    "the source of a view": lambda y, other, held: y.reshape(-1) * other.reshape(-1),
+    "an expanded number": lambda y, other, held: y,
+}
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dim, shape", [(1, (4, 6, 5, 5)), (-1, (4, 25, 6))])
-def test_a_few_rows_disturb_no_gradient_that_others_hold(dim, shape, channels_last):
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_few_rows_disturb_no_gradient_that_others_hold(holder, dim, shape, channels_last):
     """An addition hands the same gradient tensor to both sides; adding rows in place on one side
     must not show on the other."""
-    x = torch.randn(shape)
+    torch.manual_seed(0)
+    x, other, held = torch.randn(shape), torch.randn(shape), []
     if channels_last and dim == 1:
         x = x.contiguous(memory_format=torch.channels_last)
-    left, right = x.clone().requires_grad_(), x.clone().requires_grad_()
+    left, right = x.clone().requires_grad_(), other.clone().requires_grad_()
     y, loss = tap(left * 1.0, 1.0, 1.0, dim=dim, rows=8, offset=1)
-    passed = torch.randn(shape)
-    ((y + right * 1.0) * passed).sum().add(loss).backward()
+    HOLDERS[holder](y, right * 1.0, held).sum().add(loss).backward()
 
-    assert torch.equal(right.grad, passed)
-    assert not torch.equal(left.grad, passed)
+    left2, right2 = x.clone().requires_grad_(), other.clone().requires_grad_()
+    HOLDERS[holder](left2 * 1.0, right2 * 1.0, kept := []).sum().backward()
+    through = left2.grad.clone()
+    index = sampled(x, 8, 1, dim)
+    written_out(left2, 1, 1, delta=1.0, dim=dim, index=index).backward()
+
+    torch.testing.assert_close(left.grad, left2.grad)
+    assert not torch.equal(left.grad, through)
+    for mine, plain in [(right.grad, right2.grad), *zip(held, kept, strict=True)]:
+        assert plain is None or torch.equal(mine, plain)
+
+
+@pytest.mark.parametrize("dim, shape", [(1, (4, 6, 5, 5)), (-1, (4, 25, 6))])
+def test_a_few_rows_copy_no_gradient_that_nobody_holds(dim, shape):
+    """They join it where it lies; a copy of every map would cost more than the penalty."""
+    after, before = [], []
+    x = torch.randn(shape, requires_grad=True)
+    y, loss = tap(Handed.apply(x, before), 1.0, 1.0, dim=dim, rows=8, offset=1)
+    (Handed.apply(y, after).square().sum() + loss).backward()
+
+    assert before[0] == after[1]
 
 
 def half_of_a_group(rank, folder):

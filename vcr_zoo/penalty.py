@@ -4,7 +4,9 @@ Read the loss first: `covariance`, `variance_penalty`, `covariance_penalty` and 
 `tap` puts the same number into a network, with its gradient in closed form.
 """
 
+import functools
 import math
+import sys
 
 import torch
 import torch.distributed as dist
@@ -122,11 +124,9 @@ def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
     if rows is not None and rows < n:
         pictures = x.shape[0] if dim else x.shape[1]
         index = strided(n, rows, offset, x.device, positions=n // pictures)
-        x = Pass.apply(x)
-        few = Pick.apply(x, dim, index)
-    elif group is None and is_few(x, n, dim):
-        x = Pass.apply(x)
-        few = full_precision(as_rows(x, dim))
+        added = None if torch.compiler.is_compiling() else []
+        x = Pass.apply(x, added)
+        few = Pick.apply(x, dim, index, added)
     if few is not None and group is None:
         return x, few, None
     if few is not None:
@@ -145,12 +145,6 @@ def check_settings(alpha, beta, delta, eps, rows) -> None:
         raise ValueError(f"eps={eps} must be positive, or constant features have no gradient")
     if rows is not None and rows < 2:
         raise ValueError(f"rows={rows}: a variance needs at least two; None takes all")
-
-
-def is_few(x: Tensor, n: int, dim: int) -> bool:
-    """Whether products of samples cost so much less than products of features that keeping the
-    samples pays; in half precision, where products are faster, only of far fewer."""
-    return n < x.shape[dim] // (4 if x.dtype in (torch.float16, torch.bfloat16) else 2)
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -184,63 +178,92 @@ def common_divisor(a: int, b: int) -> int:
 
 
 class Pass(torch.autograd.Function):
-    """Features as they came, as a view that autograd refuses to change in place. Their gradient
-    is dense, also if nothing but `Pick` gives them one, and channels-last in memory if they are."""
+    """Features as they came, as a view that autograd refuses to change in place.
+
+    What `Pick` left in `added`, the gradient of a few samples, joins theirs on its way back; in
+    place where that belongs to nobody else, because to copy it costs more than everything else
+    here: memory of its size would be new at every step.
+    """
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x, added):
+        ctx.added = added
         ctx.channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
         return x.view_as(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
-        grad = grad.to_dense() if grad.is_sparse else grad
-        return grad.contiguous(memory_format=torch.channels_last) if ctx.channels_last else grad
+        holders = None if ctx.added is None else count_holders(grad)
+        if callable(ctx.added):
+            ctx.added(holders)
+        elif ctx.added:
+            grad = grad if holders == holders_of_own() else grad.clone()
+            few, index, dim = ctx.added.pop()
+            rows, where = rows_at(grad, dim, index)
+            rows[where] = rows[where].add_(few)
+        if ctx.channels_last:  # also if nothing but samples had a gradient
+            grad = grad.contiguous(memory_format=torch.channels_last)
+        return grad, None
+
+
+def count_holders(grad: Tensor) -> tuple[int, int, int]:
+    """How many hold this tensor in Python, in autograd, and its memory."""
+    memory = torch._C._storage_Use_Count(grad.untyped_storage()._cdata)
+    return sys.getrefcount(grad), grad._use_count(), memory
+
+
+@functools.cache
+def holders_of_own() -> tuple[int, int, int]:
+    """`count_holders`, called by `Pass.backward`, of a gradient that belongs to nobody else."""
+    found = []
+    with torch.enable_grad():
+        x = torch.zeros(2, requires_grad=True)
+        (2 * Pass.apply(x, found.append)).sum().backward()
+    return found[0]
 
 
 class Pick(torch.autograd.Function):
     """A few of the samples of x, in float32 or better: (..., d) -> (rows, d).
 
-    Their gradient is a sparse tensor, which autograd adds to the one of the layers that follow,
-    in place where that belongs to nobody else. Adding it to a copy of that would cost more than
-    everything else here, because memory of its size would be new at every step.
+    Their gradient is left in `added`, for `Pass`, which made x; or returned where that is None, as
+    in a compiled graph.
     """
 
     @staticmethod
-    def forward(ctx, x, dim, index):
-        last = x.movedim(dim, -1)
-        where = coordinates(index, last)
-        ctx.save_for_backward(*where)
+    def forward(ctx, x, dim, index, added):
+        rows, where = rows_at(x, dim, index)
+        ctx.save_for_backward(index)
         ctx.like, ctx.dim = x.new_empty(()).expand(x.shape), dim  # shape and dtype, no memory
-        return full_precision(last[where])
+        ctx.added = added
+        return full_precision(rows[where])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, added):
-        where, like, dim = ctx.saved_tensors, ctx.like, ctx.dim
-        added = added.to(like.dtype)
-        if torch.compiler.is_compiling() or like.device.type not in ("cpu", "cuda"):
-            grad = torch.zeros_like(like, memory_format=torch.contiguous_format)
-            grad.movedim(dim, -1)[where] = added
-            return grad, None, None
-        if dim == like.ndim - 1:
-            indices = torch.stack(where)
-        else:  # every number apart: sparse axes come first, and here d is among them
-            rows, d = added.shape
-            each = [axis[:, None].expand(rows, d) for axis in where]
-            each.insert(dim, torch.arange(d, device=like.device).expand(rows, d))
-            indices, added = torch.stack(each).flatten(1), added.flatten()
-        known = dict(is_coalesced=True, check_invariants=False)  # a check would wait for the GPU
-        return torch.sparse_coo_tensor(indices, added, like.shape, **known), None, None
+    def backward(ctx, few):
+        (index,) = ctx.saved_tensors
+        few = few.to(ctx.like.dtype)
+        if ctx.added is not None:
+            ctx.added.append((few, index, ctx.dim))
+            return None, None, None, None
+        grad = torch.zeros_like(ctx.like, memory_format=torch.contiguous_format)
+        rows, where = rows_at(grad, ctx.dim, index)
+        rows[where] = few
+        return grad, None, None, None
 
 
-def coordinates(index: Tensor, last: Tensor) -> tuple[Tensor, ...]:
-    """Indices of samples as one for each axis before the last one."""
-    where = []
-    for size in reversed(last.shape[1:-1]):
+def rows_at(x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A view of x with its features last and as few axes of samples as its strides allow, and
+    where it has the samples of these numbers: (..., d), (rows,) for each axis of samples."""
+    rows, where = x.movedim(dim, -1), []
+    if rows.is_contiguous():
+        rows = rows.view(-1, x.shape[dim])
+    elif dim == 1 and x.is_contiguous():
+        rows = x.flatten(2).mT
+    for size in reversed(rows.shape[1:-1]):
         where.append(index % size)
         index = index // size
-    return (index, *reversed(where))
+    return rows, (index, *reversed(where))
 
 
 class Terms(torch.autograd.Function):
@@ -321,8 +344,9 @@ def symmetric(a: Tensor) -> Tensor:
     """AAᵀ: (..., m, k) -> (..., m, m). On the CPU in four blocks of rows, each up to the diagonal
     only, which saves three eighths of the work."""
     m = a.shape[-2]
-    out = a.new_empty(*a.shape[:-1], m)
-    block = -(-m // 4) if a.device.type == "cpu" and m >= 64 else m
+    if m < 64 or a.device.type != "cpu" or torch.compiler.is_compiling():
+        return product(a, a.mT)
+    out, block = a.new_empty(*a.shape[:-1], m), -(-m // 4)
     for start in range(0, m, block):
         end = min(start + block, m)
         part = out[..., start:end, :end]
@@ -360,19 +384,27 @@ class Tap(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, alpha, beta, delta, eps, dim, group):
         n, mean = count_and_mean(x, dim, group)
-        h = centered(x, mean, dim)
-        cov = covariances(h, n, group) if beta > 0 else None
+        h, d = centered(x, mean, dim), len(mean)
+        by_samples = beta > 0 and group is None and n < d
+        cov = covariances(h, n, group) if beta > 0 and not by_samples else None
         exact = cov is not None and h.dtype == mean.dtype and group is None
         variance = cov.diagonal().clone() if exact else variances(h, n, group)
+        if by_samples and not nothing_clipped(variance, delta):
+            by_samples, cov = False, covariances(h, n, group)
         v, k = variance_penalty(variance, eps), torch.zeros_like(mean[0])
-        matrix, d = None, len(variance)
-        column = alpha * variance_slope(variance, eps)
-        if beta > 0:
+        column, matrix = alpha * variance_slope(variance, eps), None
+        slope = 4 * beta * d / pairs(d)
+        if by_samples:
+            matrix = gram(h.T).div_(n - 1)
+            k = (total(matrix.square()) - variance.square().sum()) / pairs(d)
+            column.sub_(variance, alpha=slope)
+            matrix.mul_(slope)
+        elif beta > 0:
             k, matrix = clipped(cov, delta)
-            matrix.mul_(4 * beta * d / pairs(d)).diagonal().copy_(column)
+            matrix.mul_(slope).diagonal().copy_(column)
         ctx.factor = (1 if group is None else dist.get_world_size(group)) / (d * (n - 1))
-        ctx.save_for_backward(x, mean, column if matrix is None else matrix)
-        ctx.dim = dim
+        ctx.by_samples, ctx.dim = by_samples, dim
+        ctx.save_for_backward(x, mean, column, matrix)
         terms = torch.stack([v, k])
         ctx.mark_non_differentiable(terms)
         return x.view_as(x), alpha * v + beta * k, terms
@@ -380,14 +412,14 @@ class Tap(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, scale, _):
-        x, mean, matrix = ctx.saved_tensors
-        matrix = scale * ctx.factor * matrix
-        return plus_product(grad, x, mean, matrix, ctx.dim), *[None] * 6
-
-
-def as_rows(x: Tensor, dim: int) -> Tensor:
-    """The samples as rows, a view where one exists: (n, d)."""
-    return x.movedim(dim, -1).reshape(-1, x.shape[dim])
+        x, mean, column, matrix = ctx.saved_tensors
+        scale = scale * ctx.factor
+        if ctx.by_samples:
+            grad = plus_samples(grad, x, mean, scale * matrix, scale * column, ctx.dim)
+        else:
+            mix = scale * (column if matrix is None else matrix)
+            grad = plus_product(grad, x, mean, mix, ctx.dim)
+        return grad, *[None] * 6
 
 
 def count_and_mean(x: Tensor, dim: int, group: dist.ProcessGroup | None):
@@ -461,6 +493,21 @@ def plus_product(grad: Tensor, x: Tensor, mean: Tensor, matrix: Tensor, dim: int
         return added.view(last.shape).movedim(-1, dim)
     h, matrix = in_range(h.T, matrix)
     added = torch.mm(matrix, h, out=torch.empty_like(h))
+    return grad + added.view(x.movedim(dim, 0).shape).movedim(0, dim)
+
+
+def plus_samples(grad, x, mean, matrix, column, dim) -> Tensor:
+    """grad + GH + H diag(column), with H the n centered samples of x, G (n, n), column (d,)."""
+    h = centered(x, mean, dim)
+    if h.stride(1) == 1:  # features are the last axis in memory
+        last = grad.movedim(dim, -1)
+        scaled, mix = in_range(h, matrix)
+        added = torch.addmm(last.reshape(h.shape), mix, scaled, out=torch.empty_like(h))
+        added.add_(h * column)
+        return added.view(last.shape).movedim(-1, dim)
+    h = h.T
+    scaled, mix = in_range(h, matrix)
+    added = torch.mm(scaled, mix, out=torch.empty_like(h)).add_(h * column[:, None])
     return grad + added.view(x.movedim(dim, 0).shape).movedim(0, dim)
 
 
