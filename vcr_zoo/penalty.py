@@ -224,7 +224,7 @@ def holders_of_own() -> tuple[int, int, int]:
 
 
 class Pick(torch.autograd.Function):
-    """A few of the samples of x, in float32 or better: (..., d) -> (rows, d).
+    """A few of the samples of x: (..., d) -> (rows, d).
 
     Their gradient is left in `added`, for `Pass`, which made x; or returned where that is None, as
     in a compiled graph.
@@ -236,13 +236,12 @@ class Pick(torch.autograd.Function):
         ctx.save_for_backward(index)
         ctx.like, ctx.dim = x.new_empty(()).expand(x.shape), dim  # shape and dtype, no memory
         ctx.added = added
-        return full_precision(rows[where])
+        return rows[where]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, few):
         (index,) = ctx.saved_tensors
-        few = few.to(ctx.like.dtype)
         if ctx.added is not None:
             ctx.added.append((few, index, ctx.dim))
             return None, None, None, None
@@ -285,7 +284,8 @@ class Terms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, features, delta, eps, with_k):
-        h = features - features.mean(dim=-2, keepdim=True)
+        h = full_precision(features)
+        h = h - h.mean(dim=-2, keepdim=True)
         n, d = h.shape[-2:]
         variance = h.square().sum(dim=-2) / (n - 1)
         v, k, matrix = variance_penalty(variance, eps), torch.zeros_like(variance[..., 0]), None
@@ -296,22 +296,24 @@ class Terms(torch.autograd.Function):
         elif with_k:
             k, matrix = clipped(symmetric(h.mT).div_(n - 1), delta)
         ctx.eps = eps
-        ctx.save_for_backward(h, variance, matrix)
+        ctx.save_for_backward(h.to(features.dtype), variance, matrix)
         return v, k
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_v, grad_k):
         h, variance, matrix = ctx.saved_tensors
+        dtype, h = h.dtype, full_precision(h)
         n, d = h.shape[-2:]
         column = variance_slope(variance, ctx.eps) * (grad_v / (d * (n - 1)))[..., None]
         scale = (grad_k * 4 / (pairs(d) * (n - 1)))[..., None, None]
         if matrix is None:
-            return h * column[..., None, :], None, None, None
+            return (h * column[..., None, :]).to(dtype), None, None, None
         if ctx.by_samples:
             column = column - scale[..., 0] * variance
         added = product(matrix, h) if ctx.by_samples else product(h, matrix)
-        return added.mul_(scale).addcmul_(h, column[..., None, :]), None, None, None
+        added.mul_(scale).addcmul_(h, column[..., None, :])
+        return added.to(dtype), None, None, None
 
 
 def variance_slope(variance: Tensor, eps: float) -> Tensor:
