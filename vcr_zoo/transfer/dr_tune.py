@@ -150,7 +150,7 @@ class DRTune(Method):
         if size > n:
             raise ValueError(
                 f"a bank of {size} rows is larger than the {n} train pictures"
-                f"{' of each process' if run.world_size > 1 else ''}: take --bank {n} or less"
+                f"{' of each process' if run.world_size > 1 else ''}: --set bank={n} at most"
             )
         self._pretrained = copy.deepcopy(run.model).eval().requires_grad_(False)
         classifier = self._pretrained.get_submodule(run.blocks.classifier)
