@@ -7,7 +7,7 @@ import vcr_zoo
 
 PACKAGE = Path(vcr_zoo.__file__).parent
 FLOORS = (
-    ("penalty", "remote", "results"),
+    ("geometry", "penalty", "remote", "results"),
     ("data", "placement", "zoo"),
     ("training", "features"),
     ("diagnostics",),

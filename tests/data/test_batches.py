@@ -7,6 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from scipy import stats
+from torchvision.transforms.functional import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    rgb_to_grayscale,
+)
 
 from vcr_zoo.data import Batches, Images
 from vcr_zoo.data.batches import ATTEMPTS, random_crops, uniform
@@ -42,7 +48,7 @@ def test_random_crops_are_pil_s(target):
     images = pictures()
     batches = plain(images, input_size=(3, *target), is_training=True, hflip=0.5, vflip=0.5)
     index = np.arange(len(images))
-    (top, left, h, w), (hflip, vflip) = (d.numpy() for d in batches._draws(index, 28, 24))
+    (top, left, h, w), (hflip, vflip) = (d.numpy() for d in batches._draws(index, 28, 24, 0)[:2])
 
     got = batches.pictures(index).numpy()
 
@@ -164,6 +170,38 @@ def test_evaluation_sees_each_picture_once_in_order():
     assert torch.cat([y for _, y in Batches(images, 8)]).tolist() == images.y.tolist()
     ranks = [Batches(images, 8, rank=r, world_size=3).order() for r in range(3)]
     assert sorted(np.concatenate(ranks)) == list(range(37))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jitter_is_torchvision_s(channels):
+    """Brightness, contrast and saturation, one after the other, by factors within the strength."""
+    images = pictures(channels=channels)
+    still = dict(is_training=True, scale=(1, 1), ratio=(6 / 7, 6 / 7), hflip=0)
+    batches = plain(images, color_jitter=0.4, color_jitter_prob=0.5, grayscale_prob=0.3, **still)
+    index = np.arange(40)
+    _, _, (change, factors, colorless) = batches._draws(index, 28, 24, 0)
+    before = plain(images, **still).pictures(index) / 255
+
+    assert factors.min() >= 0.6 and factors.max() <= 1.4
+    assert 8 <= change.sum() <= 32 and 3 <= colorless.sum() <= 24
+    for i, found in enumerate(batches.pictures(index) / 255):
+        expected, each = before[i].clamp(0, 1), factors[:, i].tolist()
+        if change[i]:
+            expected = adjust_brightness(expected, each[0])
+            expected = adjust_contrast(expected, each[1])
+            expected = adjust_saturation(expected, each[2])
+        if colorless[i] and channels == 3:
+            expected = rgb_to_grayscale(expected, 3)
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+
+
+def test_views_show_the_same_pictures_anew():
+    """The first is what one view would have been; labels are told once."""
+    one, two = (plain(pictures(), is_training=True, views=views) for views in (1, 2))
+    for (x, y), (both, labels) in zip(one, two, strict=True):
+        first, second = both.chunk(2)
+        assert torch.equal(first, x) and torch.equal(y, labels)
+        assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_gray_is_repeated_and_colour_becomes_luma():

@@ -122,7 +122,7 @@ def test_small_pictures_take_the_fast_path_only_where_it_does_all_that_was_asked
     plain = ["--color-jitter", "0", "--train-interpolation", "bilinear"]
     config = {"crop_pct": 1.0, "interpolation": "bilinear"}
     assert tensor_obstacle(parse(plain), images, config) == ""
-    for more in (["--aa", "rand"], ["--color-jitter", "0.4"], ["--grayscale-prob", "0.1"]):
+    for more in (["--aa", "rand"], ["--gaussian-blur-prob", "0.1"]):
         assert more[0] in tensor_obstacle(parse([*plain, *more]), images, config)
         assert tensor_obstacle(parse([*plain, *more, "--no-aug"]), images, config) == ""
     for more in (["--aug-splits", "2"], ["--train-img-sizes", "24"], ["--naflex-loader"]):

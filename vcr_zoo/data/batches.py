@@ -119,8 +119,14 @@ class Batches:
         start: number of batches that the next iteration passes over, without work; iterating
             sets it back to zero.
 
+    With `views` above one every picture is shown that often, cropped and mirrored anew: pictures
+    (views · b, c, h, w), all first views before all second ones, and labels still (b,).
+
     Args:
         input_size: (c, h, w) of the batches; gray is repeated, colour becomes luma where asked.
+        color_jitter: strength j in training: brightness, contrast and then saturation each change
+            by a factor from 1 - j to 1 + j, in a share `color_jitter_prob` of the pictures.
+        grayscale_prob: share of colour pictures that lose their colour in training.
         mean, std: of each channel, in [0, 1]; by default those of the data set.
         drop_last: leave out a smaller last batch; by default only in training.
     """
@@ -139,6 +145,10 @@ class Batches:
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         hflip: float = 0.5,
         vflip: float = 0.0,
+        color_jitter: float = 0.0,
+        color_jitter_prob: float = 1.0,
+        grayscale_prob: float = 0.0,
+        views: int = 1,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -151,6 +161,8 @@ class Batches:
         self.device = torch.device(device)
         self.is_training, self.augments = is_training, is_training and not no_aug
         self.scale, self.ratio, self.hflip, self.vflip = scale, ratio, hflip, vflip
+        self.color_jitter, self.color_jitter_prob = color_jitter, color_jitter_prob
+        self.grayscale_prob, self.views = grayscale_prob, views
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.drop_last = is_training if drop_last is None else drop_last
         self.epoch = self.start = 0
@@ -173,6 +185,11 @@ class Batches:
         if not (0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
             raise ValueError(
                 f"scale {self.scale} must rise within (0, 1], ratio {self.ratio} above 0"
+            )
+        if self.color_jitter < 0 or self.views < 1:
+            raise ValueError(
+                f"color jitter {self.color_jitter} must not be negative, views {self.views} at "
+                "least 1"
             )
         if len(self) == 0 and (self.drop_last or not len(self.images)):
             raise ValueError(
@@ -210,10 +227,15 @@ class Batches:
             yield self.pictures(index), self.y[torch.from_numpy(index).to(self.device)]
 
     def pictures(self, index: np.ndarray) -> Tensor:
-        """The pictures at some indices as this epoch shows them: (b,) -> float32 (b, c, h, w)."""
+        """The pictures at some indices as this epoch shows them: (b,) -> float32
+        (views · b, c, h, w)."""
+        shown = [self._shown(index, view) for view in range(self.views)]
+        return shown[0] if len(shown) == 1 else torch.cat(shown)
+
+    def _shown(self, index: np.ndarray, view: int) -> Tensor:
         x = self._pixels(index)
         b, height, width, c = x.shape
-        crop, mirror = self._draws(index, height, width)
+        crop, mirror, color = self._draws(index, height, width, view)
         if crop is not None or (height, width) != self.input_size[1:]:
             top, left, h, w = crop if crop is not None else _whole(b, height, width, self.device)
             rows = resampling(top, h, height, self.input_size[1], mirror[1])
@@ -225,9 +247,10 @@ class Batches:
             x = (x @ columns.mT).view(b, c, *self.input_size[1:])
         else:
             x = x.permute(0, 3, 1, 2).contiguous()
+        if color is not None:
+            x = self._recolored(x, *color)
         if c == 3 and self.input_size[0] == 1:
-            luma = torch.tensor(LUMA, device=x.device).view(3, 1, 1)
-            x = (x * luma).sum(dim=1, keepdim=True)
+            x = gray(x)
         return (x - self.mean).div_(self.std)
 
     def _pixels(self, index: np.ndarray) -> Tensor:
@@ -236,15 +259,46 @@ class Batches:
             return torch.from_numpy(self.images.x[index]).to(self.device).float()
         return self.x[torch.from_numpy(index).to(self.device)].float()
 
-    def _draws(self, index: np.ndarray, height: int, width: int) -> tuple:
-        """Crop (or None: the whole picture) and whether to mirror left-right and top-bottom."""
+    def _recolored(self, x: Tensor, change: Tensor, factors: Tensor, colorless: Tensor) -> Tensor:
+        """Brightness, contrast and saturation changed, and colour lost, where drawn so: pixels
+        (b, c, h, w), bool (b,), (3, b), bool (b,)."""
+        bright, contrast, saturation = factors.where(change, 1.0)[..., None, None, None]
+        x = (x * bright).clamp_(0, 255)
+        mean = gray(x).mean(dim=(1, 2, 3), keepdim=True)
+        x = (mean + (x - mean) * contrast).clamp_(0, 255)
+        if x.shape[1] == 1:
+            return x
+        x = (gray(x) + (x - gray(x)) * saturation).clamp_(0, 255)
+        return torch.where(colorless[:, None, None, None], gray(x), x)
+
+    def _draws(self, index: np.ndarray, height: int, width: int, view: int) -> tuple:
+        """Crop (or None: the whole picture); whether to mirror left-right and top-bottom; and what
+        `_recolored` takes (or None)."""
         if not self.augments:
-            return None, torch.zeros(2, len(index), dtype=torch.bool, device=self.device)
-        u = uniform(self.seed, self.epoch, index, 3 + 4 * ATTEMPTS)[:, 1:]  # 0 gave the order
-        mirror = torch.from_numpy(np.stack([u[:, 0] < self.hflip, u[:, 1] < self.vflip]))
-        crop = np.stack(random_crops(u[:, 2:], height, width, self.scale, self.ratio))
-        crop = torch.from_numpy(crop.astype(np.float32))
-        return crop.to(self.device), mirror.to(self.device)
+            return None, torch.zeros(2, len(index), dtype=torch.bool, device=self.device), None
+        last = 3 + 4 * ATTEMPTS  # 0 gave the order
+        count = last + 5
+        u = uniform(self.seed, self.epoch, index, count * (view + 1))[:, count * view :]
+        mirror = torch.from_numpy(np.stack([u[:, 1] < self.hflip, u[:, 2] < self.vflip]))
+        crop = np.stack(random_crops(u[:, 3:last], height, width, self.scale, self.ratio))
+        crop = torch.from_numpy(crop.astype(np.float32)).to(self.device)
+        color = None
+        if self.color_jitter or self.grayscale_prob:
+            j = self.color_jitter
+            factors = max(1 - j, 0) + (1 + j - max(1 - j, 0)) * u[:, last + 1 : last + 4].T
+            color = (
+                torch.from_numpy(u[:, last] < self.color_jitter_prob).to(self.device),
+                torch.from_numpy(factors.astype(np.float32)).to(self.device),
+                torch.from_numpy(u[:, last + 4] < self.grayscale_prob).to(self.device),
+            )
+        return crop, mirror.to(self.device), color
+
+
+def gray(x: Tensor) -> Tensor:
+    """Luma of pictures: (b, 3, h, w) -> (b, 1, h, w); gray ones as they are."""
+    if x.shape[1] == 1:
+        return x
+    return (x * torch.tensor(LUMA, device=x.device).view(3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def _whole(b: int, height: int, width: int, device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from vcr_zoo.geometry import effective_rank as effective_rank
 from vcr_zoo.penalty import covariance, off_diagonal
 
 
@@ -21,19 +22,6 @@ def eigenvalues(cov: Tensor) -> Tensor:
     """Of a covariance, largest first; those that rounding leaves are zero: (d, d) -> (d,)."""
     values = torch.linalg.eigvalsh(cov).flip(0)
     return values.masked_fill(values < len(values) * torch.finfo(values.dtype).eps * values[0], 0.0)
-
-
-def effective_rank(eigenvalues: Tensor) -> float:
-    """exp of the entropy of the eigenvalues' shares: between 1 and d (Roy and Vetterli, 2007).
-
-    Raises:
-        ValueError: if all eigenvalues are zero, as those of constant features are.
-    """
-    total = eigenvalues.sum()
-    if not total > 0:
-        raise ValueError("the effective rank is undefined because the features are constant")
-    share = eigenvalues / total
-    return torch.special.entr(share).sum().exp().item()
 
 
 def correlation(features: Tensor) -> float:

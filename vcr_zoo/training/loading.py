@@ -26,6 +26,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 from vcr_zoo.data import Batches, Images
 
 from . import randomness
+from .options import SELF_SUPERVISED
 from .randomness import KeyedBatches, Order, Seeded, SeededErasing
 from .sources import Readable
 
@@ -73,6 +74,8 @@ class Loader:
             yield self._finished(x, y, epoch, step)
 
     def _finished(self, x, y: Tensor, epoch: int, step: int):
+        if isinstance(x, list):  # two views, without the prefetcher
+            x = torch.cat(x)
         if isinstance(x, dict):  # NaFlex: patches and where they are
             moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in x.items()}
             return moved, y.to(self.device)
@@ -164,6 +167,16 @@ class FromStep(NaFlexMapDatasetWrapper):
         return super()._prepare_epoch_batches(epoch)[self.start :]
 
 
+class TwoViews:
+    """A picture transformed twice, which timm's loader makes all first and all second views."""
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __call__(self, picture) -> tuple:
+        return self.transform(picture), self.transform(picture)
+
+
 class SeededByNumber(Dataset):
     """Pictures that set the generators before they are augmented by whoever asked for them."""
 
@@ -199,8 +212,6 @@ def tensor_obstacle(args, images: Dataset, data_config: dict, training: bool = T
     if training and not args.no_aug:
         wanted |= {
             "a --train-interpolation other than bilinear": args.train_interpolation != "bilinear",
-            "--color-jitter": args.color_jitter,
-            "--grayscale-prob": args.grayscale_prob,
             "--gaussian-blur-prob": args.gaussian_blur_prob,
             "--aa": args.aa,
             "--train-crop-mode": args.train_crop_mode,
@@ -286,6 +297,10 @@ def _tensor_training(args, images, data_config, device, dtype) -> Loader:
         ratio=tuple(args.ratio),
         hflip=args.hflip,
         vflip=args.vflip,
+        color_jitter=args.color_jitter or 0.0,
+        color_jitter_prob=1.0 if args.color_jitter_prob is None else args.color_jitter_prob,
+        grayscale_prob=args.grayscale_prob or 0.0,
+        views=2 if args.task in SELF_SUPERVISED else 1,
         no_aug=args.no_aug,
         seed=args.seed,
         rank=args.rank,
@@ -332,6 +347,8 @@ def _timm_training(args, images, data_config, device, dtype) -> Loader:
         **_common(args, data_config, device, dtype),
     )
     seed_erasing(args, source)
+    if args.task in SELF_SUPERVISED:
+        images.transform = TwoViews(images.transform)
     if stream:
         return StreamLoader(args, source, device=device, dtype=dtype, mixup=mixup)
     source, keyed = _seeded(args, source)

@@ -198,12 +198,17 @@ def after_update(parts: Parts, count: int) -> None:
 def validate(parts: Parts, model: nn.Module) -> dict[str, float]:
     """The task's metrics over the validation split, accuracies in percent as timm logs them."""
     args = parts.args
-    evaluator = parts.task.create_evaluator(max_samples=parts.validation.limit)
+    limits = {"max_samples": parts.validation.limit}
+    if parts.bank is not None:
+        limits["bank_samples"] = parts.bank.limit
+    evaluator = parts.task.create_evaluator(**limits)
+    passes = [(parts.validation, evaluator.update)]
+    if parts.bank is not None:
+        passes.insert(0, (parts.bank, evaluator.remember))
     model.eval()
-    for x, y in parts.validation.epoch():
-        with parts.autocast():
-            output = model(x)
-        if isinstance(output, tuple | list):
-            output = output[0]
-        evaluator.update(output, y)
+    for loader, take in passes:
+        for x, y in loader.epoch():
+            with parts.autocast():
+                output = model(x)
+            take(output[0] if isinstance(output, tuple | list) else output, y)
     return dict(evaluator.compute(distributed=args.distributed))

@@ -19,6 +19,7 @@ from vcr_zoo.results import closest
 ABOUT = """Train a timm model, with VCR if asked for.
 With --timm-script PATH, run your own copy of timm's script with its options and --vcr-*."""
 EXAMPLE = "train.py my/pictures --model resnet18 --num-classes 3 --vcr-alpha 1 --vcr-beta 1"
+SELF_SUPERVISED = ("simclr", "vicreg", "barlow", "simsiam")  # tasks that see no labels
 FLAG = {"action": BooleanOptionalAction, "default": False}
 FLOATS = {"type": float, "nargs": "+", "default": None}
 INTS = {"type": int, "nargs": "+", "default": None}
@@ -184,7 +185,22 @@ OPTIONS = {
         opt("--drop-block", type=float),
     ],
     "Task and loss": [
-        opt("--task", type=str, default="classification", choices=("classification", "multilabel")),
+        opt(
+            "--task",
+            type=str,
+            default="classification",
+            choices=("classification", "multilabel", *SELF_SUPERVISED),
+            help="the last four learn without labels, from two views of each picture",
+        ),
+        opt("--ssl-hidden", type=int, help="width of the projector's hidden layers"),
+        opt("--ssl-width", type=int, help="width of its embeddings"),
+        opt(
+            "--ssl-kwargs",
+            nargs="*",
+            default={},
+            action=Pairs,
+            help="of the self-supervised loss: temperature=0.2, say",
+        ),
         opt("--multilabel-threshold", type=float, default=0.5),
         opt("--loss", type=str, help="ce, bce, asl, poly, jsd, twoway, zlpr or db"),
         opt("--class-weight", type=str, help="number, list, file, inv_freq or effective_num"),

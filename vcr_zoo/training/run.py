@@ -210,6 +210,9 @@ def _measure(parts: Parts, epoch: int, end: int, meter: Meter) -> tuple[dict | N
     """An epoch's row of the summary and its metric; nothing if it is one that is not validated."""
     args = parts.args
     trained = meter.means(args.distributed)
+    if hasattr(parts.task, "collapsed") and args.rank == 0:
+        for layer in parts.task.collapsed():
+            log.warning("epoch %d: %s", epoch, layer)
     if args.distributed and args.dist_bn:
         model = parts.task.get_trainable_module()
         distribute_bn(model, args.world_size, args.dist_bn == "reduce")

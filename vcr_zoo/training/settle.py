@@ -13,6 +13,7 @@ from vcr_zoo.data import DATASETS
 from vcr_zoo.results import closest
 
 from .loading import mixes
+from .options import SELF_SUPERVISED
 
 SCHEDULES = (
     *("cosine", "tanh", "step", "multistep", "poly"),
@@ -48,6 +49,8 @@ SHARES = (
     "hflip vflip reprob mixup_prob mixup_switch_prob color_jitter_prob grayscale_prob "
     "gaussian_blur_prob smoothing drop drop_path drop_connect drop_block momentum model_ema_decay"
 ).split()
+
+VIEWS = {"scale": [0.2, 1.0], "color_jitter": 0.4, "color_jitter_prob": 0.8, "grayscale_prob": 0.2}
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +107,10 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
         _fuser(args.fuser)
     if args.fast_norm:
         set_fast_norm()
+    if args.task in SELF_SUPERVISED:
+        _self_supervised(args)
+    elif args.ssl_hidden or args.ssl_width or args.ssl_kwargs:
+        raise ValueError(f"--ssl-... options go with --task {', '.join(SELF_SUPERVISED)}")
     if args.task == "multilabel" and "smoothing" not in args.given:
         args.smoothing = 0.0
     if args.task == "multilabel" and "eval_metric" not in args.given:
@@ -139,6 +146,40 @@ def _numbers(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, but is {value}")
     if args.vcr_rows == 1:
         raise ValueError("--vcr-rows 1: a variance needs two samples or more; 0 takes all")
+
+
+def _self_supervised(args: argparse.Namespace) -> None:
+    """Defaults of tasks that learn from two views, and what does not go with them."""
+    for name, value in VIEWS.items():
+        if name not in args.given:
+            setattr(args, name, value)
+    useless = {
+        "--mixup and --cutmix": mixes(args),
+        "--aug-splits": args.aug_splits,
+        "--aug-repeats": args.aug_repeats,
+        "--split-bn": args.split_bn,
+        "--resplit": args.resplit,
+        "--naflex-loader": args.naflex_loader,
+        "--keep-last": args.keep_last,
+        "--kd-model-name": args.kd_model_name,
+        "--loss": args.loss or args.bce_loss or args.jsd_loss,
+        "--num-classes": args.num_classes,
+        "--class-weight": args.class_weight,
+    }
+    if refused := next((name for name, asked in useless.items() if asked), None):
+        raise ValueError(
+            f"{refused} does not go with --task {args.task}, which sees two views of each picture "
+            "and no labels: leave it out"
+        )
+    if args.batch_size < 2:
+        raise ValueError(
+            f"--task {args.task} compares pictures: --batch-size {args.batch_size} leaves one alone"
+        )
+    if args.no_aug:
+        raise ValueError(
+            f"--task {args.task} learns from the difference of two views, which --no-aug makes "
+            "identical: leave it out"
+        )
 
 
 def _only_where_it_counts(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ The order is timm's: model, loaders, task, optimizer, (resume,) EMA, compilation
 """
 
 import argparse
+import copy
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -35,10 +36,11 @@ from vcr_zoo.zoo import check_name
 
 from .loading import Loader, evaluation_loader, mixes, training_loader
 from .model import create_model, prepare
-from .options import vcr_settings
+from .options import SELF_SUPERVISED, vcr_settings
 from .randomness import seed_everything
 from .settle import one_of, settle
 from .sources import as_multilabel, check, class_names, open_split
+from .ssl import SelfSupervisedTask
 from .task import regularized
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     train: Loader
     validation: Loader | None
+    bank: Loader | None  # training pictures as validation sees them, where their neighbors vote
     data_config: dict
     classes: list[str]
     eval_model: nn.Module = None
@@ -96,7 +99,10 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
     check(args, train, validation)
     _check_parts(args, train, validation)
     classes = class_names(train)
+    blind = args.task in SELF_SUPERVISED
     _named_defaults(args, train, channels)
+    if blind:
+        args.num_classes = 0
     if args.task == "multilabel":
         for images in (train, validation):
             if images is not None:
@@ -104,8 +110,8 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
 
     seed_everything(args.seed, 0)  # as on rank 0, for EMA's sake, which DDP does not broadcast
     model = create_model(args, channels)
-    args.num_classes = args.num_classes or model.num_classes
-    if len(classes) > args.num_classes:
+    args.num_classes = 0 if blind else args.num_classes or model.num_classes
+    if len(classes) > args.num_classes and not blind:
         raise ValueError(f"{len(classes)} classes, but --num-classes is {args.num_classes}")
     if 0 < len(classes) < args.num_classes and "num_classes" not in args.given:
         log.warning(
@@ -122,6 +128,7 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
 
     patch_size = model.get_patch_size() if hasattr(model, "get_patch_size") else (16, 16)
     settings = (data_config, device, dtype, patch_size)
+    seen = copy.copy(train)  # the same pictures, before they are told how to be augmented
     train_loader = training_loader(args, train, *settings)
     task = create_task(args, model, data_config, device, dtype)
     args.lr = args.lr or scaled_rate(args, train_loader.average_batch)
@@ -135,6 +142,7 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
         optimizer=create_optimizer(args, task),
         train=train_loader,
         validation=evaluation_loader(args, validation, *settings) if validation else None,
+        bank=evaluation_loader(args, seen, *settings) if blind and validation else None,
         data_config=data_config,
         classes=classes,
         metric=_metric(args, validation),
@@ -179,7 +187,7 @@ def _named_defaults(args: argparse.Namespace, images: Dataset, channels: int) ->
 def create_task(args, model: nn.Module, data_config: dict, device, dtype) -> TrainingTask:
     """timm's task for these options, regularized."""
     common = {
-        "criterion": criterion(args),
+        "criterion": None if args.task in SELF_SUPERVISED else criterion(args),
         "device": device,
         "dtype": dtype,
         "verbose": False,
@@ -190,6 +198,19 @@ def create_task(args, model: nn.Module, data_config: dict, device, dtype) -> Tra
             "seed": args.seed,
         },
     }
+    if args.task in SELF_SUPERVISED:
+        del common["criterion"]
+        seed_everything(args.seed, 0)  # as on rank 0
+        return regularized(SelfSupervisedTask)(
+            model,
+            args.task,
+            hidden=args.ssl_hidden,
+            width=args.ssl_width,
+            loss=args.ssl_kwargs,
+            gather=args.distributed,
+            input_size=tuple(data_config["input_size"]),
+            **common,
+        )
     if args.kd_model_name:
         return _distillation(args, model, common)
     if args.task == "multilabel":
@@ -311,6 +332,8 @@ def _metric(args: argparse.Namespace, validation) -> str:
     names = ("loss", "map", "micro_f1", "macro_f1", "sample_f1")
     if args.task != "multilabel":
         names = ("loss", "top1", "top5")
+    if args.task in SELF_SUPERVISED:
+        names = ("loss", "top1")
     one_of(args, "eval_metric", names)
     if args.eval_metric == "top5" and args.num_classes <= 5:
         raise ValueError(
