@@ -4,6 +4,7 @@ from vcr_zoo.cli import main
 from vcr_zoo.results import read
 from vcr_zoo.transfer import command
 from vcr_zoo.transfer.command import options_of
+from vcr_zoo.transfer.tuned import cells, divided
 
 from .made import pictures
 from .test_tuned import known  # noqa: F401
@@ -42,7 +43,7 @@ def test_a_failing_cell_is_said_and_the_others_go_on(known, tmp_path, capsys):  
         (["--set", "opt=adamww"], "adamw"),
         (["--method", "depth", "--set", "depth=9"], "depth 9 is beyond"),
         (["--method", "dr-tune", "--set", "bank=1000"], "larger than the 60 train pictures"),
-        (["--size", "2"], "2 pictures cannot teach 3 classes"),
+        (["--size", "2"], "2 pictures are too few for 3 classes"),
     ],
 )
 def test_wrong_requests_are_answered_in_a_line(known, tmp_path, capsys, more, said):  # noqa: F811
@@ -65,6 +66,49 @@ def test_depth_ends_with_a_command_that_runs(known, tmp_path, capsys, monkeypatc
     last = printed.splitlines()[-1].split()
     assert last[:2] == ["vcr-zoo", "finetune"]
     assert main([*last[1:], "--output", str(tmp_path / "other.jsonl")]) == 0
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["lr=high"], "lr must be a number, not 'high'"),
+        (["epochs=2.5"], "epochs must be a whole number, not 2.5"),
+        (["input_size=32"], r"input_size must be three whole numbers, as in \[3, 64, 64\], not 32"),
+        (["augment=maybe"], "augment must be true or false, not 'maybe'"),
+        (["strength=high"], "strength must be a number"),
+        (["clip_grad=-1.0"], "clip_grad must be positive"),
+        (["seed=3"], "give --seeds"),
+        (["head_epochs=3", "epochs=3"], "leaves none for the rest of the network"),
+        (["lora.rank=2"], "'lora' is not among the methods that run"),
+        (["rank=2"], "full and dr-tune has no setting 'rank'"),
+    ],
+)
+def test_settings_of_the_wrong_type_are_refused(words, said):
+    with pytest.raises((ValueError, LookupError), match=said):
+        wanted = cells(["a"], ["b"], ["full", "dr-tune"], [0], options_of(words, {}))
+        divided("dr-tune", dict(wanted[-1].options))
+
+
+def test_a_setting_may_be_of_one_method_alone():
+    """By its name where only that has it, or named before it."""
+    words = ["dr-tune.lr=0.1", "strength=2", "epochs=9"]
+    full, tuned = cells(["a"], ["b"], ["full", "dr-tune"], [0], options_of(words, {}))
+
+    assert dict(full.options) == {"epochs": 9}
+    assert dict(tuned.options) == {"epochs": 9, "lr": 0.1, "strength": 2}
+
+
+@pytest.mark.parametrize(
+    "models, more, said",
+    [
+        (["a"], {}, "needs to know how deep"),
+        (["a+b"], {"options": (("depth", 1),)}, "depths are of one network"),
+        (["a"], {"budget": 0, "options": (("depth", 1),)}, "--budget 0 must be at least 1"),
+    ],
+)
+def test_depths_that_mean_nothing_are_refused(models, more, said):
+    with pytest.raises(ValueError, match=said):
+        cells(models, ["b"], ["depth"], [0], **more)
 
 
 def test_values_are_read_as_what_they_look_like():

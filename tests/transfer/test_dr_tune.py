@@ -108,6 +108,22 @@ def test_rotation_alone_brings_a_turned_bank_back():
     assert torch.allclose(v, q, atol=1e-6)
 
 
+def test_a_rotation_from_few_rows_leaves_other_directions_alone():
+    """Fewer rows than dimensions say nothing of most directions, in which later rows lie too."""
+    torch.manual_seed(3)
+    p, later = torch.randn(20, 64), torch.randn(30, 64)
+    p = p - p.mean(dim=0)
+
+    assert F.cosine_similarity(later @ rotation(p, p), later).min() > 0.999
+
+
+def test_a_head_that_learns_alone_still_sees_pictures():
+    """The pretrained network needs them, so nothing is kept apart."""
+    run = tuned(DRTune(), settings=small(epochs=2, head_epochs=2, augment=False))
+
+    assert not run.cached and len(run.history) == 2
+
+
 def test_the_rotation_is_kept_between_its_updates(monkeypatch):
     calls = []
     monkeypatch.setattr(

@@ -37,6 +37,20 @@ def test_narrowing_takes_a_third_of_the_depths(last):
         assert len(looked) <= (last + 1) / 3 and set(looked) <= set(range(last + 1))
 
 
+@pytest.mark.parametrize("last, runs", [(4, 3), (8, 3), (16, 5), (33, 11)])
+def test_narrowing_can_choose_the_ends(last, runs):
+    """Nothing frozen, and all blocks, win where they are best."""
+    for peak in (0, last):
+        assert best_depth(narrow(lambda t, peak=peak: -abs(t - peak), last, runs)) == peak
+
+
+def test_climbing_does_not_multiply_zero():
+    _, trials = climb(lambda found: 0.0, {"lr": 1.0, "wd": 0.0}, {"wd": 10.0, "lr": 3.0}, 4)
+
+    assert all(found["wd"] == 0 for found, _ in trials)
+    assert len({found["lr"] for found, _ in trials}) == len(trials)
+
+
 def test_narrowing_finds_a_single_peak_given_runs_enough():
     for peak in range(34):
         assert best_depth(narrow(lambda t, peak=peak: -abs(t - peak), 33, budget=12)) == peak

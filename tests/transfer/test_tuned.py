@@ -95,7 +95,7 @@ def test_drawn_pictures_are_balanced_and_others_for_another_seed():
 
 
 def test_fewer_pictures_than_classes_are_refused():
-    with pytest.raises(ValueError, match="2 pictures cannot teach 3 classes"):
+    with pytest.raises(ValueError, match="2 pictures are too few for 3 classes"):
         drawn(pictures("train"), 2, 0)
 
 

@@ -20,6 +20,18 @@ def test_fixed_views_are_the_same_for_all_seeds_and_return_in_turn():
     assert not torch.equal(shown(a, 0)[1], shown(b, 0)[1])
 
 
+def test_two_readers_do_not_disturb_each_other():
+    """One of another epoch, between the batches of the first."""
+    views = Views(pictures("train", n=40), 10, training=True, augment=True, seed=1)
+    alone = [x for x, _ in views.epoch(3)]
+    between = []
+    for x, _ in views.epoch(3):
+        between.append(x)
+        next(iter(views.epoch(0)))
+
+    assert all(torch.equal(a, b) for a, b in zip(alone, between, strict=True))
+
+
 def test_kept_rows_are_what_the_function_makes_of_each_view():
     options = dict(training=True, augment=True, views=2, seed=3)
     plain, kept = (Views(pictures("train"), 25, **options) for _ in range(2))

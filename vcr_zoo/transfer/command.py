@@ -15,7 +15,7 @@ from vcr_zoo.data import load
 from .depth import Depth, draw, likeness
 from .finetune import Finetuner, settings_from
 from .search import best_depth, narrow
-from .tuned import LOOP, Cell, cells, depths, drawn, measure, network, run, table, words_of
+from .tuned import LOOP, Cell, belong, cells, depths, drawn, measure, network, run, table
 
 FEWEST = 100  # pictures on which likeness is worth looking at
 
@@ -36,8 +36,8 @@ def options_of(words: Sequence[str], given: dict) -> tuple[tuple[str, object], .
             value = int(value) if value.is_integer() and "." not in text else value
         except ValueError:
             value = yaml.safe_load(text)
-        found[name.replace("-", "_")] = tuple(value) if isinstance(value, list) else value
-    settings_from({name: value for name, value in found.items() if name in LOOP})
+        owner, dot, short = name.rpartition(".")
+        found[owner + dot + short.replace("-", "_")] = tuple(value) if isinstance(value, list) else value
     return tuple(sorted(found.items()))
 
 
@@ -110,6 +110,11 @@ def depth(
     Args:
         more: level and test of every `Cell`.
     """
+    if "depth" in dict(options):
+        raise ValueError("depth=... is what this command looks for: leave it out of --set")
+    if "+" in model:
+        raise ValueError(f"depths are of one network, and {model} are several joined")
+    options = belong("depth", ["depth"], options)
     names = depths(Cell(model, data, options=options))
     curves, choice = {}, {}
     for size in sizes:
@@ -127,10 +132,10 @@ def depth(
     title = f"{model} on {data}"
     draw(curves, choice, names, picture, rows, title)
     label, t = list(choice.items())[-1]
-    words = ["vcr-zoo", "finetune", model, "--data", data, "--method", "depth"]
-    words += ["--size", str(sizes[-1])] if sizes[-1] else []
-    words += ["--set", *words_of(options), f"depth={t}"]
-    print(f"\n{picture}\nUse depth {t} ({frozen_text(t, names)}):\n{shlex.join(words)}")
+    found = Cell(model, data, "depth", options=(*options, ("depth", t)), size=sizes[-1], **more)
+    every = shlex.join(map(str, seeds))
+    command = found.command.replace("--seeds 0", f"--seeds {every}", 1)
+    print(f"\n{picture}\nUse depth {t} ({frozen_text(t, names)}):\n{command}")
 
 
 def measured_at(

@@ -27,6 +27,7 @@ class Delta(Method):
     """
 
     name = "delta"
+    pictures = True
     tuned = {"lr": 3.0, "strength": 10.0}  # noqa: RUF012
 
     def __init__(self, strength: float = 0.1, layers: str = "stages", attention: bool = True):

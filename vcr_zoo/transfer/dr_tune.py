@@ -54,14 +54,17 @@ class Bank:
 def rotation(p: Tensor, q: Tensor) -> Tensor:
     """The proper rotation R, det R = 1, that brings centered p R closest to q: (k, d) -> (d, d).
 
-    Kabsch (1976): with pᵀq = U Σ Vᵀ, R = U diag(1, ..., 1, det(U Vᵀ)) Vᵀ. In float32; where the
-    decomposition fails, in float64 on the CPU.
+    Kabsch (1976): with pᵀq = U Σ Vᵀ, R = U diag(1, ..., 1, det(U Vᵀ)) Vᵀ. Directions that fewer
+    rows than dimensions leave open are left as they are, by a millionth of the identity, because
+    later rows have them. In float32; where the decomposition fails, in float64 on the CPU.
 
     Raises:
         RuntimeError: if that fails too.
     """
     with torch.autocast(p.device.type, enabled=False):
         s = p.float().T @ q.float() if p.dtype != torch.float64 else p.T @ q
+        if len(p) <= len(s):
+            s = s + 1e-6 * s.norm() * torch.eye(len(s), dtype=s.dtype, device=s.device)
         try:
             u, _, vt = torch.linalg.svd(s)
         except RuntimeError:
@@ -107,6 +110,7 @@ class DRTune(Method):
     """
 
     name = "dr-tune"
+    pictures = True
     tuned = {"lr": 3.0, "strength": 4.0}  # noqa: RUF012
 
     def __init__(
@@ -132,7 +136,8 @@ class DRTune(Method):
         self._rotation: Tensor | None = None
 
     def head(self, model: nn.Module, classes: int) -> None:
-        """Rows of N(0, 0.01), as the authors have it."""
+        """Small rows, of standard deviation 0.01, as the authors have it; other methods begin with
+        timm's, so that `strength=0` is full fine-tuning but for that."""
         super().head(model, classes)
         classifier = model.get_classifier()
         if not isinstance(classifier, nn.Linear):

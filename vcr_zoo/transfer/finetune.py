@@ -46,7 +46,8 @@ class Settings:
     layer_decay: float | None = None  # each block's rate over that of the next
     head_lr: float = 1.0  # the classifier's rate over that of the others
     warmup_epochs: int = 1  # in which rates rise; then they fall along a cosine
-    head_epochs: int = 2  # at first the head learns alone (Kumar et al., 2022)
+    head_epochs: int | None = None  # at first the head learns alone (Kumar et al., 2022): 2, of few
+    # epochs a quarter
     patience: int = 0  # epochs without a better validation accuracy, then stop; 0: never
     smoothing: float = 0.1  # of labels
     ema: float = 0.0  # decay of averaged weights, which are then those that count; 0: none
@@ -64,6 +65,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
+        if self.head_epochs is None:
+            object.__setattr__(self, "head_epochs", min(2, self.epochs // 4))
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -73,7 +76,13 @@ class Settings:
         for name in ("weight_decay", "warmup_epochs", "head_epochs", "patience", "views"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
-        for name in ("smoothing", "ema", "hflip"):
+        for name in ("vcr_alpha", "vcr_beta"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+        for name in ("clip_grad", "layer_decay", "crop"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("smoothing", "ema", "hflip", "crop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
         if self.opt not in (known := list_optimizers()):
@@ -166,6 +175,11 @@ class Finetuner:
                 f"{type(model).__name__} has no classifier to replace (no reset_classifier): "
                 "fine-tuning needs a model of timm.create_model"
             )
+        if isinstance(model.get_classifier(), tuple | list | nn.ModuleList):
+            raise ValueError(
+                f"{type(model).__name__} has several classifiers, and fine-tuning gives it one: "
+                "take a network with one (without _distilled, say)"
+            )
         seed_everything(self.settings.seed)
         self.method.head(self.model, len(self.classes))
         self.model.to(self.device)
@@ -253,7 +267,7 @@ class Finetuner:
 
     def kept_apart(self) -> nn.Module | None:
         """The network from the frozen part on, if the latter's activations can be kept."""
-        fixed = self.train.count > 0 and self.world_size == 1
+        fixed = self.train.count > 0 and self.world_size == 1 and not self.method.pictures
         if not fixed or self.always == 0:
             return None
         found = tail(self.model, self.blocks, self.always, self.train.example())
@@ -336,7 +350,7 @@ class Finetuner:
             self.model.load_state_dict(found["model"])
             self.optimizer.load_state_dict(found["optimizer"])
             self.best = found["best"]
-            self.method.load(found["method"])
+            self.method.load(found["method"][self.rank])
             if self.ema is not None:
                 self.ema.module.load_state_dict(found["ema"])
             if self.scaler is not None:
@@ -366,8 +380,7 @@ class Finetuner:
             self.validate(loss)
             bar.set_postfix_str(f"validation {100 * self.history[-1]['top1']:.2f} %")
             self.epoch += 1
-            if self.folder is not None:
-                self.save()
+            self.save()
         bar.close()
         self.model.load_state_dict(self.best)
         self.penalties.detach()
@@ -406,6 +419,10 @@ class Finetuner:
                 root.train()
                 for name in frozen:
                     root.get_submodule(name).eval()
+                for module in root.modules():  # of methods that leave some weights as they are
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        own = list(module.parameters(recurse=False))
+                        module.train(module.training and any(p.requires_grad for p in own))
 
     def step(self, x: Tensor, y: Tensor, index: int) -> float:
         """One optimizer step; its loss.
@@ -481,7 +498,13 @@ class Finetuner:
     # What it leaves
 
     def save(self) -> None:
-        """A checkpoint from which `start` goes on."""
+        """A checkpoint from which `start` goes on, with the method's state of every process."""
+        states = [self.method.state()]
+        if self.world_size > 1:
+            states = [None] * self.world_size
+            dist.all_gather_object(states, self.method.state())
+        if self.folder is None:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         position = {"epoch": self.epoch, "kept": self.kept, "history": self.history}
         state = {
@@ -491,7 +514,7 @@ class Finetuner:
             "ema": self.ema.module.state_dict() if self.ema is not None else {},
             "scaler": self.scaler.state_dict() if self.scaler is not None else {},
             "optimizer": self.optimizer.state_dict(),
-            "method": self.method.state(),
+            "method": states,
             "best": self.best,
         }
         checkpoint.write(self.folder / checkpoint.LAST, lambda part: torch.save(state, part))
@@ -550,7 +573,13 @@ def predict(model: nn.Module, images: Images, settings: Settings) -> tuple[Tenso
     wanted = {key: config[key] for key in ("input_size", "mean", "std")}
     views = Views(images, 256, device=settings.device, **wanted)
     model.eval().to(settings.device)
-    outputs = [(model(x).float().softmax(dim=1), y) for x, y in views.epoch()]
+    cast = torch.autocast(
+        torch.device(settings.device).type,
+        getattr(torch, settings.amp or "bfloat16"),
+        enabled=bool(settings.amp),
+    )
+    with cast:
+        outputs = [(model(x).float().softmax(dim=1), y) for x, y in views.epoch()]
     return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
 

@@ -224,8 +224,10 @@ def tail(model: nn.Module, blocks: Blocks, t: int, x: Tensor) -> Tail | Head | N
     """The model from the end of block t on, if that gives the same logits for pictures x.
 
     None where it does not: in networks whose later blocks need more of the earlier part than what
-    block t returns.
+    block t returns, and before a classifier whose input is dropped at random.
     """
+    if t == blocks.head and getattr(model, "drop_rate", 0.0):
+        return None
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

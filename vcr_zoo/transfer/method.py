@@ -25,11 +25,14 @@ class Method:
     public attributes are its settings, which are written beside the results.
 
     Attributes:
+        pictures: whether every step needs the pictures themselves, so that activations of a frozen
+            part do not do.
         tuned: the settings (of the method or of the loop) that a search may change, each with the
             factor between two neighbouring values.
     """
 
     name = "full"
+    pictures = False
     tuned: dict[str, float] = {"lr": 3.0, "weight_decay": 10.0}  # noqa: RUF012
 
     def settings(self) -> dict:

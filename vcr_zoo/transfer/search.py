@@ -22,6 +22,8 @@ def climb(
     trials = [(start, evaluate(start))]
     best, value = trials[0]
     for name, factor in factors.items():
+        if not best[name]:  # a multiple of zero is no other value
+            continue
         for step in (factor, 1 / factor):
             moved = False
             while len(trials) < budget:
@@ -40,8 +42,9 @@ def narrow(evaluate: Callable[[int], float], last: int, budget: int | None = Non
     """Values at some of the depths 0 .. last, closer and closer to the best.
 
     After two depths, a golden section of all, each next one halves the wider gap beside the best
-    so far. Where the values rise and then fall that leads to the best depth, unless runs are too
-    few; noise can make it miss.
+    so far; where that is the outermost, the end on its side comes first, for that is often the
+    best: 0 is full fine-tuning. Where the values rise and then fall that leads to the best depth,
+    unless runs are too few; noise can make it miss.
 
     Args:
         budget: calls of `evaluate`; None: a third of the depths or, of fewer than six, all.
@@ -58,12 +61,16 @@ def narrow(evaluate: Callable[[int], float], last: int, budget: int | None = Non
             known[t] = evaluate(t)
     while len(known) < budget:
         best = best_depth(known)
-        left = max((t for t in known if t < best), default=-1)
-        right = min((t for t in known if t > best), default=last + 1)
+        end = 0 if best == min(known) else last if best == max(known) else best
+        if end not in known:
+            known[end] = evaluate(end)
+            continue
+        left = max((t for t in known if t < best), default=best)
+        right = min((t for t in known if t > best), default=best)
         if max(best - left, right - best) < 2:
             break
         t = (left + best) // 2 if best - left >= right - best else (best + right) // 2
-        known[max(t, 0)] = evaluate(max(t, 0))
+        known[t] = evaluate(t)
     return known
 
 

@@ -4,10 +4,14 @@ import copy
 import functools
 import hashlib
 import inspect
+import logging
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from types import UnionType
+from typing import Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import timm
@@ -35,6 +39,8 @@ from .search import best_depth, climb, narrow
 METHODS = {kind.name: kind for kind in (Method, Depth, DRTune, L2SP, Delta, BSS, Gradual, LoRA)}
 TWO_STAGE = "two-stage"
 LOOP = {f.name for f in fields(Settings)}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,13 +117,77 @@ def method(name: str, **settings) -> Method:
     return kind(**settings)
 
 
+def belong(method: str, methods: Sequence[str], options: tuple) -> tuple[tuple[str, object], ...]:
+    """The options of one of several methods: those of the loop, its own, and METHOD.NAME.
+
+    Raises:
+        LookupError: for an option that is none of any method.
+        ValueError: for a value of the wrong type.
+    """
+    own, chosen = {name: hints_of(name) for name in methods}, {}
+    for name, value in options:
+        owner, dot, short = name.rpartition(".")
+        if dot and owner not in methods:
+            raise LookupError(f"--set {name}: {owner!r} is not among the methods that run")
+        if short == "seed":
+            raise LookupError("seed is no setting here: give --seeds")
+        there = own[owner] if dot else {k: v for hints in own.values() for k, v in hints.items()}
+        if short not in there:
+            which = owner or " and ".join(methods)
+            raise LookupError(
+                f"{which} has no setting {short!r}.{closest(short, there)} There are "
+                f"{', '.join(sorted(there))}"
+            )
+        check_type(short, value, there[short])
+        if (not dot or owner == method) and short in own[method]:
+            chosen[short] = value
+    return tuple(sorted(chosen.items()))
+
+
+def hints_of(method: str) -> dict[str, object]:
+    """Settings of the loop and of a method, with the types of their values."""
+    kind = METHODS.get("full" if method == TWO_STAGE else method, Method)
+    hints = get_type_hints(Settings)
+    return hints | {k: v for k, v in get_type_hints(kind.__init__).items() if k != "return"}
+
+
+def check_type(name: str, value, hint) -> None:
+    """Refuse a value that is not of a setting's type, with a ValueError."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for kind in kinds:
+        if get_origin(kind) is tuple:
+            count = len(get_args(kind))
+            if isinstance(value, tuple) and len(value) == count and set(map(type, value)) == {int}:
+                return
+        elif type(value) is kind or (kind is float and type(value) is int):
+            return
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}
+    wanted = " or ".join(
+        words.get(kind, "three whole numbers, as in [3, 64, 64]")
+        for kind in kinds
+        if kind is not type(None)
+    )
+    raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
 def divided(name: str, options: dict) -> tuple[Method, Settings]:
     """A method and the loop's settings from one set of names and values."""
     loop = {key: value for key, value in options.items() if key in LOOP}
     if name == L2SP.name:
         loop.setdefault("weight_decay", 0.0)  # it has its own
+    if loop.get("head_epochs", 0) and loop["head_epochs"] >= loop.get("epochs", Settings.epochs):
+        raise ValueError(
+            f"head_epochs={loop['head_epochs']} of {loop.get('epochs', Settings.epochs)} epochs "
+            "leaves none for the rest of the network: lower it, or raise --epochs"
+        )
     own = {key: value for key, value in options.items() if key not in LOOP}
     return method("full" if name == TWO_STAGE else name, **own), Settings(**loop)
+
+
+def enough(size: int | None, classes: int, option: str) -> None:
+    """Refuse fewer pictures than classes, with a ValueError."""
+    if size is not None and size < classes:
+        raise ValueError(f"{size} pictures are too few for {classes} classes: raise {option}")
 
 
 def drawn(images: Images, size: int | None, seed: int) -> Images:
@@ -128,10 +198,7 @@ def drawn(images: Images, size: int | None, seed: int) -> Images:
     """
     if size is None or size >= len(images):
         return images
-    if size < len(images.classes):
-        raise ValueError(
-            f"{size} pictures cannot teach {len(images.classes)} classes: raise --size"
-        )
+    enough(size, len(images.classes), "--size")
     order = np.random.default_rng(seed).permutation(len(images))
     place = np.empty(len(images), dtype=np.int64)  # among the pictures of its class
     for label in range(len(images.classes)):
@@ -177,7 +244,10 @@ def tried(cell: Cell, options: dict, out: str | Path, weights: str) -> float:
     for known in read(out):
         if known.cell() == result.cell():
             return known.value
-    value = fit(trial, options)[0].validation_top1
+    try:
+        value = fit(trial, options, progress=sys.stderr.isatty())[0].validation_top1
+    except FloatingPointError:  # settings that diverge are bad ones
+        value = 0.0
     append(out, replace(result, value=value))
     return value
 
@@ -264,6 +334,7 @@ def measure(
         more: arguments of `Finetuner`.
     """
     weights = fingerprint(cell.model)
+    enough(cell.test, len(part_of(cell.data, "train", cell.level).classes), "--test")
     options = chosen(cell, out, weights)
     result = blank(cell, options, weights)
     known = {r.metric: r for r in read(out) if replace(r, metric="").cell() == result.cell()}
@@ -281,21 +352,41 @@ def measure(
 
 
 def cells(
-    models: Sequence[str], data: Sequence[str], methods: Sequence[str], seeds: Sequence[int], **more
+    models: Sequence[str],
+    data: Sequence[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    options: tuple = (),
+    **more,
 ) -> list[Cell]:
     """Every combination.
 
+    Args:
+        options: settings of the loop or of methods; one written METHOD.NAME is of that alone.
+
     Raises:
-        LookupError: for an unknown method.
-        ValueError: for one network in two stages.
+        LookupError: for an unknown method or setting.
+        ValueError: for one network in two stages, several to a depth, or a value of another type.
     """
     for name in methods:
         if name != TWO_STAGE:
             method(name)
     if TWO_STAGE in methods and (alone := [name for name in models if "+" not in name]):
         raise ValueError(f"two-stage joins networks, as in {alone[0]}+{alone[0]}: name two or more")
+    if "depth" in methods:
+        if joined := [name for name in models if "+" in name]:
+            raise ValueError(f"depths are of one network, and {joined[0]} are several joined")
+        known = {name.removeprefix("depth.") for name, _ in options}
+        if "depth" not in known and more.get("budget", 1) < 2:
+            raise ValueError(
+                "--method depth needs to know how deep: --set depth=2, or --budget 6 to look for "
+                "it; vcr-zoo depth MODEL --data NAME shows all depths"
+            )
+    if more.get("budget", 1) < 1:
+        raise ValueError(f"--budget {more['budget']} must be at least 1")
+    own = {way: belong(way, methods, options) for way in methods}
     return [
-        Cell(model, name, way, seed, **more)
+        Cell(model, name, way, seed, own[way], **more)
         for model in dict.fromkeys(models)
         for name in data
         for way in methods
@@ -311,6 +402,9 @@ def run(
         try:
             yield cell, measure(cell, out, **more)
         except (LookupError, ValueError, OSError, ImportError, ArithmeticError) as error:
+            yield cell, error
+        except (RuntimeError, AssertionError, TypeError) as error:  # of torch and timm: memory, say
+            log.debug("%s", cell, exc_info=True)
             yield cell, error
 
 

@@ -61,11 +61,11 @@ class Views:
         batches, view = self.batches, self.view(epoch)
         batches.seed, batches.epoch = self.seeds[0], epoch
         order = batches.order()
-        batches.seed, batches.epoch = self.seeds[1], view
         for first in range(0, len(order), batches.batch_size):
             index = order[first : first + batches.batch_size]
             place = torch.from_numpy(index).to(batches.device)
             kept = self.kept.get(view)
+            batches.seed, batches.epoch = self.seeds[1], view  # others may be reading, too
             yield (batches.pictures(index) if kept is None else kept[place]), batches.y[place]
 
     def example(self) -> Tensor:
