@@ -260,6 +260,33 @@ def test_a_packaged_run_is_the_run_rounded_to_half(run_folder, tmp_path):
     assert (entry.mean, entry.input_size) == ((0.5,) * 3, (3, 32, 32))
 
 
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("test_resnet", {"act_layer": "silu"}),
+        ("test_resnet", {"global_pool": "max"}),
+        ("test_vit", {"img_size": 64, "depth": 2}),
+        ("test_vit", {"drop_rate": 0.5}),
+    ],
+)
+def test_what_a_network_was_built_with_goes_along(name, arguments, tmp_path):
+    """Or its name would stand for another function of the same weights."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3, **arguments).eval()
+    size = (3, 64, 64) if "img_size" in arguments else model.pretrained_cfg["input_size"]
+    run = tmp_path / "run"
+    data = dict(input_size=size, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear")
+    timm.models.save_for_hf(model, run, {}, safe_serialization=True, data_config=data)
+    path = tmp_path / "manifest.yaml"
+    entry = zoo.package(run, f"{name}.base_own{len(arguments)}", license="mit", path=path)
+    zoo.register({entry.name: zoo.manifest(path)[entry.name]})
+
+    again = timm.create_model(entry.name, pretrained=True).eval()
+    x = torch.randn(2, *size)
+    torch.testing.assert_close(again(x), model.half().float()(x))
+    assert ("drop_rate" in arguments) == (not entry.model_args)
+
+
 def test_packaging_again_replaces_the_entry_and_keeps_the_others(run_folder, tmp_path):
     folder, _ = run_folder
     path = tmp_path / "manifest.yaml"

@@ -666,8 +666,11 @@ def run_package(args) -> None:
     from pathlib import Path
 
     from vcr_zoo import zoo
+    from vcr_zoo.training.options import check_recipe, recipes
 
     run = Path(args.run_folder)
+    if args.name in recipes():
+        check_recipe(run, args.name)
     entry = zoo.package(run, args.name, license=args.license, control=args.control)
     print(f"{entry.file}: {entry.file.stat().st_size:,} bytes, sha256 {entry.sha256}")
 
@@ -690,13 +693,14 @@ def run_card(args) -> int:
 
     from vcr_zoo import card, zoo
     from vcr_zoo.card.book import add_file
+    from vcr_zoo.training.options import recipes
 
     if not (args.name or args.all or args.check or args.add):
         raise ValueError("name a set of weights, or give --all, --check or --add FILE")
     if args.name:
         print(card.card(card.evidence(args.name)), end="")
     if args.add:
-        print(f"{add_file(Path(args.add), zoo.manifest())} results entered")
+        print(f"{add_file(Path(args.add), {*zoo.manifest(), *recipes()})} results entered")
     if args.all:
         print("\n".join(f"{path} written" for path in card.regenerate()) or "all is up to date")
     stale = card.check() if args.check else []
@@ -711,19 +715,25 @@ def add_reproduce(commands) -> None:
         help="measure a card's numbers again and compare; 1 if one differs",
         epilog="example: vcr-zoo reproduce test_resnet.vcr_fmnist4 --quick",
     )
-    parser.add_argument("name", help="a name of this zoo")
+    parser.add_argument("name", help="a name of this zoo, or owner/name of the Hub")
     parser.add_argument("--quick", action="store_true", help="only what takes seconds")
     parser.add_argument("--retrain", action="store_true", help="run the recipe again as well")
     parser.add_argument(
         "--record", action="store_true", help="write what is found into model_cards/results.jsonl"
     )
+    parser.add_argument(
+        "--run", dest="run_folder", help="with --record: weights of a finished run, not yet a name"
+    )
     parser.set_defaults(run=run_reproduce)
 
 
 def run_reproduce(args) -> int:
+    from pathlib import Path
+
     from vcr_zoo.hub.reproduce import reproduce
 
     options = {name: getattr(args, name) for name in ("quick", "retrain", "record")}
+    options["run"] = Path(args.run_folder) if args.run_folder else None
     return reproduce(args.name, **options, cache=feature_cache())
 
 
@@ -746,6 +756,7 @@ def add_push(commands) -> None:
     parser.add_argument("--run", dest="run_folder", help="a finished run, for one NAME")
     parser.add_argument("--license", default="", help="of that run's weights")
     parser.add_argument("--control", help="name of that run's control")
+    parser.add_argument("--control-run", help="the control's run, to be published along with it")
     parser.set_defaults(run=run_push)
 
 
@@ -757,10 +768,19 @@ def run_push(args) -> int:
     from vcr_zoo.hub.push import Options
 
     names = list(zoo.manifest()) if args.all else args.names
-    if not names or (args.run_folder and len(names) > 1):
+    if not names or (args.run_folder and len(names) > 1) or (args.all and args.names):
         raise ValueError("name a set of weights, or several, or give --all; --run takes one NAME")
-    run = {"run": Path(args.run_folder)} if args.run_folder else {}
-    run |= {"license": args.license, "control": args.control} if run else {}
+    if not args.run_folder and (args.license or args.control):
+        raise ValueError("--license and --control describe a --run; packaged weights have theirs")
+    run = {}
+    if args.run_folder:
+        run = {"runs": {names[0]: Path(args.run_folder)}}
+        run |= {"license": args.license, "control": args.control}
+    if args.control_run:
+        if not run or not args.control:
+            raise ValueError("--control-run goes with --run and with --control, its name")
+        run["runs"][args.control] = Path(args.control_run)
+        names = [args.control, *names]
     options = Options(args.private, args.create_pr, args.tag, args.overwrite)
     return publish(names, args.org, options, dry_run=args.dry_run, **run)
 

@@ -58,10 +58,10 @@ def explained(error: Exception, what: str) -> OSError:
     elif isinstance(error, errors.RemoteEntryNotFoundError):
         kind, why = FileNotFoundError, "the repository has no such file"
     elif status in (401, 403):
-        kind, why = (
-            PermissionError,
-            f"the Hub refused ({status}): HF_TOKEN needs the right to do this",
-        )
+        reason = "HF_TOKEN needs the right to do this"
+        if status == 401:
+            reason = "this HF_TOKEN is not accepted" if get_token() else "set HF_TOKEN"
+        kind, why = PermissionError, f"the Hub refused ({status}): {reason}"
     elif status == 412:
         kind, why = OSError, "the repository has changed meanwhile: do it again"
     elif status == 409:

@@ -9,14 +9,21 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import timm.models
+import torch
 import yaml
 from safetensors.torch import load_file, save
-from timm.models import DefaultCfg, PretrainedCfg, model_entrypoint, register_model
+from timm.models import (
+    DefaultCfg,
+    PretrainedCfg,
+    get_model_args,
+    model_entrypoint,
+    register_model,
+)
 from timm.models import split_model_name_tag as split_name
 from torch import Tensor
 
@@ -26,6 +33,10 @@ from vcr_zoo.results import closest
 WEIGHTS = Path(__file__).parent / "weights"
 MANIFEST = WEIGHTS / "manifest.yaml"
 SOURCES = ("url", "file", "state_dict", "hf_hub_id")  # where timm may be told to load from
+
+IN_TRAINING = (  # arguments that change nothing in evaluation, or that the manifest has apart
+    *("num_classes", "in_chans", "drop_rate", "drop_path_rate", "drop_block_rate", "bn_momentum"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Entry:
     label_names: tuple[str, ...] = ()
     interpolation: str = "bilinear"
     crop_pct: float = 1.0
+    model_args: Mapping = field(default_factory=dict)  # what the network is built with, if anything
     file: Path | None = None  # in the package; None for weights that are on the Hub only
     hub: str | None = None  # owner/name of the repository
     revision: str | None = None  # its commit that holds these weights
@@ -105,6 +117,8 @@ def entry_of(name: str, fields: Mapping) -> Entry:
         raise ValueError(f"its revision {entry.revision!r} is not a commit")
     if not entry.file and not entry.hub:
         raise ValueError("it has no file, and no hub")
+    if not entry.file and not entry.revision:
+        raise ValueError(f"it has no file, and no revision of {entry.hub}")
     return entry
 
 
@@ -186,6 +200,8 @@ def verified(entrypoint: Callable, entries: dict[str, Entry]) -> Callable:
     def create(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
         cfg = pretrained_cfg
         tag = cfg.get("tag") if isinstance(cfg, dict) else getattr(cfg, "tag", cfg)
+        if isinstance(tag, str) and tag in entries:
+            kwargs = {**entries[tag].model_args, **kwargs}
         elsewhere = set(SOURCES) & set(pretrained_cfg_overlay or ())
         if pretrained and isinstance(tag, str) and tag in entries and not elsewhere:
             file = entries[tag].verify()
@@ -218,7 +234,8 @@ def package(
         LookupError, ValueError: for a name that `register` refuses, a control without an entry, a
             run of another architecture, or weights that exceed half precision. Nothing is written.
     """
-    fields = described(run, name, license=license, control=control, path=path)
+    known = fields_by_name(path)
+    fields = described(run, name, license=license, control=control, known=known)
     weights = {key: half(key, value) for key, value in load_file(run / "model.safetensors").items()}
     content = canonical(weights)
     file = path.parent / f"{name}.safetensors"
@@ -227,10 +244,16 @@ def package(
     return record(name, fields, path)
 
 
-def described(run: Path, name: str, *, license: str, control: str | None, path: Path) -> dict:
-    """What the manifest says of a run's weights, but for where they are; see `package`."""
+def described(
+    run: Path, name: str, *, license: str, control: str | None, known: Collection[str]
+) -> dict:
+    """What the manifest says of a run's weights, but for where they are; see `package`.
+
+    Args:
+        known: names that may be a control.
+    """
     check_free(name)
-    if control and control not in fields_by_name(path):
+    if control and control not in known:
         raise ValueError(f"the control {control} has no entry yet: package it first")
     if not (run / "config.json").exists():
         raise FileNotFoundError(f"{run} is no finished run: it has no config.json")
@@ -247,6 +270,20 @@ def described(run: Path, name: str, *, license: str, control: str | None, path: 
         **{key: cfg[key] for key in wanted},
         "crop_pct": cfg.get("crop_pct", 1.0),
         "label_names": list(config.get("label_names", ())),
+        **({"model_args": own} if (own := own_arguments(config)) else {}),
+    }
+
+
+def own_arguments(config: Mapping) -> dict:
+    """What a run's network was built with and its architecture's name does not say: arguments other
+    than the architecture's own, without those that act in training only."""
+    with torch.device("meta"):
+        usual = get_model_args(timm.create_model(config["architecture"]))
+    usual = json.loads(json.dumps(usual, default=str))
+    return {
+        key: value
+        for key, value in (config.get("model_args") or {}).items()
+        if key not in IN_TRAINING and value is not None and usual.get(key) != value
     }
 
 

@@ -1,5 +1,7 @@
 """`vcr-zoo push` and `reproduce` as they are typed; and the token, which appears nowhere."""
 
+import hashlib
+import json
 import logging
 import os
 import re
@@ -8,21 +10,32 @@ import subprocess
 import sys
 import traceback
 from dataclasses import replace
+from functools import partial
 
 import huggingface_hub
 import pytest
+import timm
 import yaml
 from huggingface_hub import HfApi
 
 from vcr_zoo import zoo
-from vcr_zoo.card.evidence import CARDS
+from vcr_zoo.card.evidence import CARDS, REPRODUCE
 from vcr_zoo.cli import main
 from vcr_zoo.hub import reproduce as again
 from vcr_zoo.hub.publish import publish
 from vcr_zoo.hub.push import Options, push
-from vcr_zoo.hub.release import Release, checked, release, repository
+from vcr_zoo.hub.release import (
+    WEIGHTS,
+    Release,
+    checked,
+    config_of,
+    release,
+    repository,
+    weight_files,
+)
 from vcr_zoo.remote import redacted
 from vcr_zoo.results import Result, read
+from vcr_zoo.training.options import as_yaml, parse
 
 from .clients import TOKEN, contents, made
 from .loopback import Fault
@@ -65,6 +78,82 @@ def test_what_is_published_is_all_that_a_reader_needs(hub, manifest):
     assert not re.search(rb"/(work|root|home|tmp)/", b"".join(files.values()))
 
 
+@pytest.fixture
+def runs(tmp_path):
+    """Folders as training leaves them, of the packaged pair in full precision."""
+    folders = {}
+    for name in (CONTROL, VCR):
+        folders[name] = tmp_path / "runs" / name
+        folders[name].mkdir(parents=True)
+        weights = timm.create_model(name, pretrained=True).state_dict()
+        for file, content in weight_files(weights, config_of(zoo.manifest()[name])).items():
+            (folders[name] / file).write_bytes(content)
+        (folders[name] / "args.yaml").write_text(as_yaml(parse(["--recipe", name])))
+    return folders
+
+
+def of_runs(runs):
+    """The packaged weights' results, as if they had been measured on the runs'."""
+    contents = {name: (run / WEIGHTS).read_bytes() for name, run in runs.items()}
+    sha = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return [
+        replace(r, weights=sha[r.model]) if r.weights and r.command.startswith(REPRODUCE) else r
+        for r in read(CARDS / "results.jsonl")
+    ]
+
+
+def test_a_pair_of_runs_goes_to_the_hub_without_the_package(hub, manifest, runs):
+    """Neither has an entry before; afterwards both have, and a card that names the other."""
+    manifest.write_text("{}")
+    more = dict(runs=runs, license="mit", control=CONTROL, results=of_runs(runs))
+    assert publish([CONTROL, VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest, **more) == 0
+
+    entries = zoo.manifest(manifest)
+    assert entries[VCR].control == CONTROL and entries[CONTROL].control is None
+    for name, run in runs.items():
+        files = contents(hub.repos[f"org/{name}"])
+        assert files[WEIGHTS] == (run / WEIGHTS).read_bytes()
+        assert entries[name].file is None and entries[name].hub == f"org/{name}"
+        assert json.loads(files["config.json"]) == config_of(entries[name])
+        assert VCR in files["README.md"].decode() and CONTROL in files["README.md"].decode()
+
+
+def test_a_run_of_another_recipe_is_refused(manifest, runs):
+    args = runs[VCR] / "args.yaml"
+    args.write_text(args.read_text().replace("epochs: 4", "epochs: 1"))
+    with pytest.raises(ValueError, match="epochs is 1, in the recipe 4"):
+        release(VCR, "org", runs=runs, license="mit", control=CONTROL, path=manifest)
+
+
+def test_older_weights_do_not_come_back_untold(hub, manifest, runs, capsys):
+    """The branch holds those of tag v2; a push of v1's again is refused until told otherwise."""
+    push = partial(publish, [VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest)
+    newer = dict(runs={VCR: runs[VCR]}, license="mit", control=CONTROL, results=of_runs(runs))
+    before = manifest.read_bytes()
+    assert push() == 0
+    assert push(Options(tag="v2"), **newer) == 0
+    manifest.write_bytes(before)
+    head = hub.repos[f"org/{VCR}"].head
+    assert push() == 2 and "holds other weights" in capsys.readouterr().err
+    assert hub.repos[f"org/{VCR}"].head == head
+    assert push(Options(overwrite=True)) == 0 and hub.repos[f"org/{VCR}"].head != head
+
+
+@pytest.mark.parametrize("tag", ["bad tag", "a..b", "main", "0" * 40, "-v1", "v1.", ""])
+def test_a_tag_that_git_would_not_take_is_refused_before_anything_is_sent(hub, manifest, tag):
+    wrong = Options(tag=tag)
+    assert publish([VCR], "org", wrong, endpoint=hub.url, token=TOKEN, path=manifest) == 2
+    assert hub.requests == []
+
+
+def test_a_card_alone_leaves_the_tag_where_it_is(hub, manifest, capsys):
+    publish([VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest)
+    tagged = hub.repos[f"org/{VCR}"].head
+    hub.put(f"org/{VCR}", {"README.md": b"---\nlicense: mit\n---\nold"})
+    publish([VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest)
+    assert f"v1 stays at {tagged}, the same weights" in capsys.readouterr().out
+
+
 def test_one_that_fails_does_not_stop_the_others(hub, manifest, capsys):
     hub.fault = lambda n, method, path: Fault(403) if CONTROL in path else None
     assert publish([CONTROL, VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest) == 2
@@ -91,6 +180,11 @@ def test_a_pull_request_leaves_the_manifest_alone(hub, manifest):
     publish([VCR], "org", Options(create_pr=True), endpoint=hub.url, token=TOKEN, path=manifest)
 
     assert zoo.manifest(manifest)[VCR].revision == commit and hub.repos[f"org/{VCR}"].pulls
+
+
+def test_the_workflow_publishes_every_set_of_weights():
+    workflow = yaml.safe_load((CARDS.parent / "docs" / "publish.yml").read_text())
+    assert workflow["jobs"]["publish"]["strategy"]["matrix"]["name"] == list(zoo.manifest())
 
 
 @pytest.mark.parametrize("org", ["", "..", "a/b", "-x", "a b", "org--x", "https://x"])

@@ -194,6 +194,15 @@ def config(files, **changes) -> bytes:
         ),
         ({"pretrained_cfg": {"custom_load": True}}, ValueError, "would load other files"),
         ({"pretrained_cfg": 3}, ValueError, "not a timm configuration"),
+        ({"pretrained_cfg": {"mean": "x"}}, ValueError, "not a timm configuration"),
+        ({"pretrained_cfg": {"input_size": [3, -1, 9]}}, ValueError, "not a timm configuration"),
+        ({"hf_hub_filename": "pytorch_model.bin"}, ValueError, "by hf_hub_filename"),
+        ({"url": "https://x"}, ValueError, "would load other files, by url"),
+        ({"model_args": {"checkpoint_path": "/etc/passwd"}}, ValueError, "args checkpoint_path"),
+        ({"model_args": {"cache_dir": "/tmp"}}, ValueError, "model_args cache_dir"),
+        ({"model_args": {"layers": [1, 10**9, 1, 1]}}, ValueError, "asks for more than"),
+        ({"model_args": {"num_classes": 10**8}}, ValueError, "asks for more than"),
+        ({"model_args": {"act_layer": "nope"}}, ValueError, "arguments do not fit"),
     ],
 )
 def test_a_configuration_that_timm_should_not_be_given_is_refused(
@@ -230,11 +239,13 @@ def test_names_that_leave_the_cache_are_refused(get, hub, name):
         ({"hub": "../x", "file": None}, "is not owner/name"),
         ({"hub": "org/x", "file": None, "revision": "main"}, "not a commit"),
         ({"file": None}, "no file, and no hub"),
+        ({"hub": "org/x", "file": None}, "no file, and no revision"),
     ],
 )
 def test_a_manifest_cannot_point_elsewhere(tmp_path, fields, words):
     path = tmp_path / "manifest.yaml"
     known = zoo.fields_by_name(zoo.MANIFEST)["test_resnet.base_fmnist4"]
+    known = {k: v for k, v in known.items() if k not in ("hub", "revision")}
     with pytest.raises(ValueError, match=words):
         zoo.record("test_resnet.vcr_x", {**known, **fields}, path)
 

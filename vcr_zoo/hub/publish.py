@@ -30,7 +30,7 @@ def publish(
         path: the manifest, into which commit and sha256 of what is on the Hub are written.
         run: of `release`, for weights that are not in the package.
     """
-    failed = 0
+    failed, again = 0, False
     for name in tqdm(names, unit="network", disable=dry_run or len(names) == 1):
         try:
             made = release(name, org, path=path, **run)
@@ -44,9 +44,10 @@ def publish(
         except (LookupError, ValueError, OSError) as error:
             tqdm.write(f"vcr-zoo push: {name}: {error}", file=sys.stderr)
             failed += 1
+            again |= isinstance(error, OSError)
     if not dry_run:
         print(f"{len(names) - failed} of {len(names)} are on the Hub", end="")
-        print("; the rest: give the same command again" if failed else "")
+        print("; the rest: give the same command again" if again else "")
     return 2 if failed else 0
 
 
@@ -60,6 +61,11 @@ def summary(done: Published) -> str:
     what = "one commit" if done.committed else "nothing to do"
     if done.proposal:
         return f"{done.repo}: {what}, proposed at {done.proposal}"
+    if done.tag is None:
+        return f"{done.repo}: nothing to propose, it is so already"
+    if done.tagged != done.commit:
+        stays = f"{done.tag} stays at {done.tagged}, the same weights"
+        return f"{done.repo}: {what}, {done.commit}; {stays}"
     return f"{done.repo}: {what}, {done.commit} tagged {done.tag}"
 
 

@@ -14,6 +14,11 @@ from vcr_zoo.results import closest
 
 from .release import CONFIG, WEIGHTS, as_json, config_of
 
+OF_CREATION = {  # arguments of timm.create_model itself, which no architecture needs
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict"),
+    *("checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "model_name"),
+}
+
 
 def pull(name: str, to: Path | None = None, endpoint: str | None = None) -> Path:
     """The weights of this zoo by name, or of any repository as owner/name or owner/name@revision.
@@ -60,9 +65,17 @@ def check(config: bytes, weights: Path) -> None:
     """Refuse what timm should not be given: see `pull`."""
     try:
         known = json.loads(config)
-        architecture, cfg = known["architecture"], known.get("pretrained_cfg", {})
-        kwargs = {"num_classes": known.get("num_classes"), **known.get("model_args", {})}
-        foreign = [key for key in (*zoo.SOURCES, "source", "custom_load") if cfg.get(key)]
+        architecture, cfg = known["architecture"], known["pretrained_cfg"]
+        own = dict(known.get("model_args") or {})
+        kwargs = {"num_classes": known.get("num_classes"), **own}
+        elsewhere = (*zoo.SOURCES, "hf_hub_filename", "source", "custom_load")
+        foreign = [key for key in elsewhere if cfg.get(key) or known.get(key)]
+        foreign += [f"model_args {key}" for key in own if key in OF_CREATION]
+        size = tuple(cfg.get("input_size", (3, 1, 1)))
+        sound = len(size) == 3 and all(type(n) is int and n > 0 for n in size)
+        numbers = [value for key in ("mean", "std") for value in cfg.get(key, ())]
+        if not sound or any(type(value) not in (int, float) for value in numbers):
+            raise ValueError("input_size, mean and std are not numbers of channels and pixels")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{CONFIG} is not a timm configuration: {error!r}") from None
     if not isinstance(architecture, str) or not timm.is_model(architecture):
@@ -71,14 +84,27 @@ def check(config: bytes, weights: Path) -> None:
     if foreign:
         raise ValueError(f"{CONFIG} would load other files, by {', '.join(foreign)}")
     shapes = shapes_of(weights)
+    largest = max(1024, len(shapes), *(n for shape in shapes.values() for n in shape))
+    if huge := [f"{key}={value}" for key, value in kwargs.items() if exceeds(value, largest)]:
+        raise ValueError(f"{CONFIG} asks for more than {WEIGHTS} holds: {', '.join(huge)[:200]}")
     with torch.device("meta"):
         try:
             model = timm.create_model(architecture, pretrained=False, **kwargs)
-        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            raise ValueError(f"{CONFIG}'s arguments do not fit {architecture}: {error}") from None
+        except Exception as error:  # whatever an architecture makes of strange arguments
+            raise ValueError(
+                f"{CONFIG}'s arguments do not fit {architecture}: {type(error).__name__}: {error}"
+            ) from None
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if wrong := sorted(key for key in {*wanted, *shapes} if wanted.get(key) != shapes.get(key)):
         raise ValueError(f"{WEIGHTS} does not fit {architecture}: {', '.join(wrong[:5])}")
+
+
+def exceeds(value, largest: int) -> bool:
+    """Whether there is a number beyond a limit anywhere in a value of JSON."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return any(exceeds(part, largest) for part in parts)
+    return isinstance(value, int | float) and not abs(value) <= largest
 
 
 def shapes_of(weights: Path) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """A release to the Hub in one commit: the old state or the new one, never anything between."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from vcr_zoo.remote import OIDCError, explained
 
 from .release import WEIGHTS, Release
 
+TAG = re.compile(r"(?![0-9a-f]{40}$)[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9]|[A-Za-z0-9]")
 ATTEMPTS = 5
 LONGEST = 120  # seconds that the Hub may ask us to wait
 STALE = ("spectrum.png", "transfer.png", ".eval_results/")  # ours, removed if no longer generated
@@ -24,13 +26,14 @@ class Published(NamedTuple):
     tag: str | None
     committed: bool  # whether this push made a commit
     proposal: str | None = None  # address of a pull request
+    tagged: str | None = None  # the commit under the tag: this or another with the same weights
 
 
 class Options(NamedTuple):
     private: bool = False  # of a repository that is created
     create_pr: bool = False
     tag: str = "v1"
-    overwrite: bool = False  # move a tag that holds other weights
+    overwrite: bool = False  # move a tag that holds other weights, and go back to older ones
 
 
 def push(
@@ -56,6 +59,10 @@ def push(
             was to be private.
         OSError: if the Hub refuses or cannot be reached, saying why and what to do.
     """
+    if not TAG.fullmatch(options.tag) or ".." in options.tag or options.tag in ("main", "HEAD"):
+        raise ValueError(
+            f"{options.tag!r} is no name for a tag: letters, digits, '.', '_' and '-', as in v2"
+        )
     api = HfApi(endpoint=endpoint, token=token, library_name="vcr_zoo")
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -105,7 +112,10 @@ def push_once(api: HfApi, made: Release, options: Options) -> Published:
         info = api.repo_info(made.repo, files_metadata=True)
     if options.private and not info.private:
         raise ValueError(f"{made.repo} is public already: --private cannot hide it")
-    tagged = None if options.create_pr else tag_of(api, made, options)
+    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(made.repo).tags}
+    tagged = None if options.create_pr else tag_of(api, made, options, tags)
+    if not options.create_pr and not options.overwrite:
+        check_branch(api, made, info, tags, options.tag)
     changes = operations(made.files, info)
     if options.create_pr:
         return propose(api, made, info, changes)
@@ -123,7 +133,8 @@ def push_once(api: HfApi, made: Release, options: Options) -> Published:
         tagged = None
     if not tagged:
         api.create_tag(made.repo, tag=options.tag, revision=commit, exist_ok=True)
-    return Published(made.repo, commit, options.tag, bool(changes))
+    there = tags[options.tag] if tagged else commit
+    return Published(made.repo, commit, options.tag, bool(changes), tagged=there)
 
 
 def state(api: HfApi, repo: str):
@@ -136,17 +147,39 @@ def state(api: HfApi, repo: str):
         return None
 
 
-def tag_of(api: HfApi, made: Release, options: Options) -> str | None:
+def weights_of(info) -> str | None:
+    """sha256 of the weights in a state of a repository; None if it has none."""
+    return next((f.lfs.sha256 for f in info.siblings if f.rfilename == WEIGHTS and f.lfs), None)
+
+
+def check_branch(api: HfApi, made: Release, info, tags: Mapping[str, str], tag: str) -> None:
+    """Let other weights on the branch give way only to a new tag, and where a tag keeps them.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    there = weights_of(info)
+    if there in (None, made.sha256):
+        return
+    kept = (api.repo_info(made.repo, revision=c, files_metadata=True) for c in tags.values())
+    if tag in tags or not any(weights_of(state) == there for state in kept):
+        raise ValueError(
+            f"{made.repo} holds other weights (sha256 {there[:12]}..., ours {made.sha256[:12]}...)"
+            f"{' than the tag ' + tag if tag in tags else ', under no tag'}: choose a new --tag "
+            "for newer ones, or --overwrite"
+        )
+
+
+def tag_of(api: HfApi, made: Release, options: Options, tags: Mapping[str, str]) -> str | None:
     """sha256 of the weights under the tag; None if there is no such tag.
 
     Raises:
         ValueError: if they are others than ours, and may not be overwritten.
     """
-    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(made.repo).tags}
     if options.tag not in tags:
         return None
     info = api.repo_info(made.repo, revision=tags[options.tag], files_metadata=True)
-    there = next((f.lfs.sha256 for f in info.siblings if f.rfilename == WEIGHTS and f.lfs), "none")
+    there = weights_of(info) or "none"
     if there != made.sha256 and not options.overwrite:
         raise ValueError(
             f"{made.repo} has other weights under the tag {options.tag} (sha256 {there[:12]}..., "

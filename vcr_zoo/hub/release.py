@@ -19,7 +19,7 @@ from vcr_zoo.card import card_files, evidence
 from vcr_zoo.card.evidence import CARDS
 from vcr_zoo.remote import REPOSITORY, get_token
 from vcr_zoo.results import Result, read
-from vcr_zoo.training.options import recipe_file
+from vcr_zoo.training.options import check_recipe, recipe_file
 from vcr_zoo.zoo import Entry
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -51,7 +51,7 @@ def release(
     name: str,
     org: str,
     *,
-    run: Path | None = None,
+    runs: Mapping[str, Path] | None = None,
     license: str = "",
     control: str | None = None,
     entries: Mapping[str, Entry] | None = None,
@@ -63,9 +63,9 @@ def release(
 
     Args:
         org: who the repository belongs to.
-        run: folder of a run, for weights that are not in the package; in full precision, the
-            EMA's if the run had one.
-        license, control: of a run, as for `zoo.package`.
+        runs: folders of runs by name, for weights that are not in the package: of the control, of
+            the VCR network, or of both; in full precision, the EMA's if a run had one.
+        license, control: of the runs, as for `zoo.package`.
         entries, results: of a manifest and of every network; the repository's own if None.
         folder: of cards, whose pictures are kept if they show the same numbers.
         path: the manifest.
@@ -76,15 +76,17 @@ def release(
     repo = repository(org, name)
     entries = dict(zoo.manifest(path) if entries is None else entries)
     results = read(folder / "results.jsonl") if results is None else results
-    if run is None:
+    described = {}
+    for one, run in (runs or {}).items():
+        described[one] = of_run(run, one, license, control, {*entries, *runs})
+        entries[one] = zoo.Entry(one, **as_tuples(described[one]), hub=repository(org, one))
+    if name not in described:
         file = evidence(name, entries, results).entry.verify()  # refused first if it lacks a card
         weights, config = load_file(file), config_of(entries[name])
         fields = zoo.fields_by_name(path).get(name, {})
     else:
-        weights, config = load_file(run / WEIGHTS), json.loads((run / CONFIG).read_text())
-        fields = zoo.described(run, name, license=license, control=control, path=path)
-        fields["sha256"] = hashlib.sha256(zoo.canonical(weights)).hexdigest()
-        entries[name] = zoo.entry_of(name, {**fields, "hub": repo})
+        fields, weights = described[name], load_file(runs[name] / WEIGHTS)
+        config = config_of(entries[name])
     found = evidence(name, entries, results)
     files = {
         **weight_files(weights, config),
@@ -98,6 +100,19 @@ def release(
     if made.sha256 != found.entry.sha256:
         raise ValueError(f"{name}'s weights are not in canonical form: package them again")
     return made
+
+
+def of_run(run: Path, name: str, license: str, control: str | None, known) -> dict:
+    """The manifest's fields of a run's weights, but for where they will be."""
+    control = None if name == control else control
+    fields = zoo.described(run, name, license=license, control=control, known=known)
+    check_recipe(run, name)
+    content = zoo.canonical(load_file(run / WEIGHTS))
+    return {**fields, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def as_tuples(fields: Mapping) -> dict:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
 def repository(org: str, name: str) -> str:
@@ -133,9 +148,10 @@ def as_json(config: Mapping) -> bytes:
 
 
 def config_of(entry: Entry) -> dict:
-    """config.json of weights that are in the package, as timm reads it behind hf-hub:."""
-    model = timm.create_model(entry.name, pretrained=False)
-    tag = entry.name.partition(".")[2]
+    """config.json of an entry's weights, as timm reads it behind hf-hub:."""
+    architecture, _, tag = entry.name.partition(".")
+    cfg = zoo.pretrained_cfg(entry, zoo.default_cfg(architecture).default)
+    model = timm.create_model(architecture, pretrained_cfg=cfg, **entry.model_args)
     extra = {"pretrained_cfg": {"tag": tag, "license": entry.license}}
     if entry.label_names:
         extra["label_names"] = list(entry.label_names)

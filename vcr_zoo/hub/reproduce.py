@@ -1,8 +1,9 @@
 """A card's numbers measured again: stated beside found."""
 
+import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +22,11 @@ from vcr_zoo.remote import download
 from vcr_zoo.results import Result, closest, read, versions
 from vcr_zoo.training import parse, train
 from vcr_zoo.training.evaluate import evaluate, open_pictures
+from vcr_zoo.training.options import check_recipe
 from vcr_zoo.transfer import matrix
-from vcr_zoo.zoo import Entry, half, manifest
+from vcr_zoo.zoo import Entry, canonical, half, manifest
+
+from .pull import commit_of, pull
 
 POINT = 0.005  # by which accuracies may differ on another machine: half a point
 PART = 0.02  # of its value, by which any other number may
@@ -190,6 +194,7 @@ def reproduce(
     quick: bool = False,
     retrain: bool = False,
     record: bool = False,
+    run: Path | None = None,
     cache: Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> int:
@@ -199,6 +204,8 @@ def reproduce(
         quick: only evaluations that take seconds.
         retrain: run the recipe too.
         record: write what is found into `model_cards/results.jsonl` instead of comparing.
+        run: folder of a finished run whose weights are to be published under that name, to be
+            recorded before there is an entry.
         cache: folder of features.
         tell: receives the lines of the table.
 
@@ -206,36 +213,73 @@ def reproduce(
         LookupError: for a name without weights.
         ValueError: if the weights are not those that were published.
     """
-    entry = entry_of(name)
-    file = entry.verify()
-    tell(f"{name}: sha256 {entry.sha256}, as published")
+    if run is not None:
+        if not record or retrain:
+            raise ValueError("--run measures a run for its card: give --record, without --retrain")
+        check_recipe(run, name)
+        file = run / "model.safetensors"
+        sha256, model = hashlib.sha256(canonical(load_file(file))).hexdigest(), f"local-dir:{run}"
+    elif "/" in name:
+        return of_repository(name, quick=quick, cache=cache, tell=tell)
+    else:
+        entry = entry_of(name)
+        file, sha256, model = entry.verify(), entry.sha256, name
+        tell(f"{name}: sha256 {sha256}, as published")
 
-    def run(job: Job) -> list[Result]:
-        return measured(job, name, name, entry.sha256, cache)
+    def again(job: Job) -> list[Result]:
+        return measured(job, name, model, sha256, cache)
 
     if record:
         recipe = parse(["--recipe", name])
-        found = [r for job in jobs(recipe.dataset, recipe.label_level) for r in run(job)]
-        found += retrained(name, file, entry.sha256)[0] if retrain else []
+        found = [r for job in jobs(recipe.dataset, recipe.label_level) for r in again(job)]
+        found += retrained(name, file, sha256)[0] if retrain else []
         tell(f"{add(found)} results entered; now: vcr-zoo card --all")
         return 0
     stated = stated_results(entry)
-    tell(f"{'':40}{'stated':>12}{'found':>12}{'within':>12}")
-    comparisons = []
-    for one in compared(stated, run, quick):
-        tell(line(one))
-        comparisons.append(one)
+    comparisons = told(compared(stated, again, quick), tell)
     if retrain:
-        found, same = retrained(name, file, entry.sha256)
+        found, same = retrained(name, file, sha256)
         by_metric = {r.metric: r for r in found}
         for result in (r for r in stated if r.protocol == "train"):
             one = Comparison(result, by_metric.get(result.metric), tolerance(result))
             tell(line(one))
             comparisons.append(one)
         tell(f"the recipe's weights are {'' if same else 'not '}the published ones to the bit")
+    return verdict(comparisons)
+
+
+def told(comparisons: Iterable[Comparison], tell: Callable[[str], None]) -> list[Comparison]:
+    """The comparisons, each with its line as it is made."""
+    tell(f"{'':40}{'stated':>12}{'found':>12}{'within':>12}")
+    made = []
+    for one in comparisons:
+        tell(line(one))
+        made.append(one)
+    return made
+
+
+def verdict(comparisons: Sequence[Comparison]) -> int:
     if any(one.found and not one.agrees for one in comparisons):
         return 1
     return 0 if comparisons and all(one.found for one in comparisons) else 2
+
+
+def of_repository(name: str, *, quick: bool, cache, tell: Callable[[str], None]) -> int:
+    """A card on the Hub, owner/name or owner/name@revision, by the results that lie beside it."""
+    repo, _, revision = name.removeprefix("hf-hub:").partition("@")
+    file = pull(f"{repo}@{revision}" if revision else repo)
+    commit, sha256 = commit_of(file), hashlib.sha256(file.read_bytes()).hexdigest()
+    ours = repo.partition("/")[2]
+    results = read(download(repo, "results.jsonl", commit))
+    stated = [r for r in results if r.model == ours and r.command.startswith(REPRODUCE)]
+    if not stated or any(r.weights != sha256 for r in stated):
+        raise ValueError(f"{repo} states no numbers of these weights (sha256 {sha256[:12]}...)")
+    tell(f"{repo} at {commit[:12]}: sha256 {sha256}, which its numbers are of")
+
+    def again(job: Job) -> list[Result]:
+        return measured(job, ours, f"hf-hub:{repo}@{commit}", sha256, cache)
+
+    return verdict(told(compared(stated, again, quick), tell))
 
 
 def entry_of(name: str) -> Entry:

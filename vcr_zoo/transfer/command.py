@@ -37,7 +37,8 @@ def options_of(words: Sequence[str], given: dict) -> tuple[tuple[str, object], .
         except ValueError:
             value = yaml.safe_load(text)
         owner, dot, short = name.rpartition(".")
-        found[owner + dot + short.replace("-", "_")] = tuple(value) if isinstance(value, list) else value
+        key = owner + dot + short.replace("-", "_")
+        found[key] = tuple(value) if isinstance(value, list) else value
     return tuple(sorted(found.items()))
 
 
