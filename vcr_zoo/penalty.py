@@ -124,9 +124,7 @@ def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
     if rows is not None and rows < n:
         pictures = x.shape[0] if dim else x.shape[1]
         index = strided(n, rows, offset, x.device, positions=n // pictures)
-        added = None if torch.compiler.is_compiling() else []
-        x = Pass.apply(x, added)
-        few = Pick.apply(x, dim, index, added)
+        x, few = Sample.apply(x, dim, index)
     if few is not None and group is None:
         return x, few, None
     if few is not None:
@@ -177,34 +175,32 @@ def common_divisor(a: int, b: int) -> int:
     return a
 
 
-class Pass(torch.autograd.Function):
-    """Features as they came, as a view that autograd refuses to change in place.
+class Sample(torch.autograd.Function):
+    """Features as they came, as a view that autograd refuses to change in place, and a few of them:
+    (..., d) -> (..., d), (rows, d).
 
-    What `Pick` left in `added`, the gradient of a few samples, joins theirs on its way back; in
-    place where that belongs to nobody else, because to copy it costs more than everything else
-    here: memory of its size would be new at every step.
+    The gradient of the few joins the one that passes by where it lies, if that belongs to nobody
+    else: memory for a copy would be new at every step, and cost more than everything else here.
     """
 
     @staticmethod
-    def forward(ctx, x, added):
-        ctx.added = added
+    def forward(ctx, x, dim, index):
+        rows, where = rows_at(x, dim, index)
+        ctx.save_for_backward(index)
+        ctx.dim = dim
         ctx.channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        return x.view_as(x)
+        return x.view_as(x), rows[where]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        holders = None if ctx.added is None else count_holders(grad)
-        if callable(ctx.added):
-            ctx.added(holders)
-        elif ctx.added:
-            grad = grad if holders == holders_of_own() else grad.clone()
-            few, index, dim = ctx.added.pop()
-            rows, where = rows_at(grad, dim, index)
-            rows[where] = rows[where].add_(few)
-        if ctx.channels_last:  # also if nothing but samples had a gradient
+    def backward(ctx, grad, few):
+        if torch.compiler.is_compiling() or count_holders(grad) != holders_of_own():
+            grad = grad.clone()
+        if ctx.channels_last:  # also if nothing but the few had a gradient
             grad = grad.contiguous(memory_format=torch.channels_last)
-        return grad, None
+        rows, where = rows_at(grad, ctx.dim, *ctx.saved_tensors)
+        rows[where] = rows[where].add_(few)
+        return grad, None, None
 
 
 def count_holders(grad: Tensor) -> tuple[int, int, int]:
@@ -213,42 +209,29 @@ def count_holders(grad: Tensor) -> tuple[int, int, int]:
     return sys.getrefcount(grad), grad._use_count(), memory
 
 
-@functools.cache
-def holders_of_own() -> tuple[int, int, int]:
-    """`count_holders`, called by `Pass.backward`, of a gradient that belongs to nobody else."""
-    found = []
-    with torch.enable_grad():
-        x = torch.zeros(2, requires_grad=True)
-        (2 * Pass.apply(x, found.append)).sum().backward()
-    return found[0]
-
-
-class Pick(torch.autograd.Function):
-    """A few of the samples of x: (..., d) -> (rows, d).
-
-    Their gradient is left in `added`, for `Pass`, which made x; or returned where that is None, as
-    in a compiled graph.
-    """
+class Count(torch.autograd.Function):
+    """Calls back with the gradient's holders, counted as `Sample.backward` counts them."""
 
     @staticmethod
-    def forward(ctx, x, dim, index, added):
-        rows, where = rows_at(x, dim, index)
-        ctx.save_for_backward(index)
-        ctx.like, ctx.dim = x.new_empty(()).expand(x.shape), dim  # shape and dtype, no memory
-        ctx.added = added
-        return rows[where]
+    def forward(ctx, x, found):
+        ctx.found = found
+        return x.view_as(x), x.sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, few):
-        (index,) = ctx.saved_tensors
-        if ctx.added is not None:
-            ctx.added.append((few, index, ctx.dim))
-            return None, None, None, None
-        grad = torch.zeros_like(ctx.like, memory_format=torch.contiguous_format)
-        rows, where = rows_at(grad, ctx.dim, index)
-        rows[where] = few
-        return grad, None, None, None
+    def backward(ctx, grad, few):
+        ctx.found(count_holders(grad))
+        return grad, None
+
+
+@functools.cache
+def holders_of_own() -> tuple[int, int, int]:
+    """`count_holders` of a gradient that belongs to nobody else."""
+    found = []
+    with torch.enable_grad():
+        y, total = Count.apply(torch.zeros(2, requires_grad=True), found.append)
+        ((2 * y).sum() + total).backward()
+    return found[0]
 
 
 def rows_at(x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
