@@ -236,7 +236,8 @@ def test_collapse_is_named_with_its_layer(method):
 
 def test_a_run_warns_of_collapse_and_leaves_a_plain_backbone(blind, tmp_path, caplog):
     """Embeddings of width one have one direction; what is saved needs no class of this package."""
-    args = parse(blind("--task", "vicreg", "--ssl-width", "1", "--epochs", "1", experiment="ssl"))
+    argv = blind("--task", "vicreg", "--ssl-width", "1", "--epochs", "1", experiment="ssl")
+    args = parse([*argv, "--lr", "0.0001"])
     with caplog.at_level(logging.WARNING):
         run = train(args, progress=False)
     assert "epoch 0: the embeddings collapse: effective rank 1.00" in caplog.text
