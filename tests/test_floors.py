@@ -12,8 +12,9 @@ FLOORS = (
     ("training", "features"),
     ("diagnostics",),
     ("transfer",),
-    ("card", "demo"),
-    ("hub", "bench"),
+    ("suite",),
+    ("card",),
+    ("hub", "bench", "pair", "demo"),
     ("cli",),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -53,6 +53,31 @@ def run_demo(args) -> None:
     print(f"import timm; model = timm.create_model({f'local-dir:{run}'!r}, pretrained=True)")
 
 
+def add_pair(commands) -> None:
+    parser = commands.add_parser(
+        "pair",
+        help="a recipe and its control, several seeds of each, trained, measured and compared",
+        epilog="example: vcr-zoo pair test_resnet.vcr_fmnist4 --against test_resnet.base_fmnist4; "
+        "options of `vcr-zoo train` may follow, for both",
+    )
+    parser.add_argument("name", help="a recipe with VCR")
+    parser.add_argument("--against", required=True, metavar="CONTROL", help="its control's recipe")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="(0 to 4)")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default: 1)")
+    parser.add_argument("--output", default="runs/pairs", help="folder (default: runs/pairs)")
+    parser.set_defaults(run=run_pair, passes_rest=True)
+
+
+def run_pair(args) -> int:
+    from pathlib import Path
+
+    from vcr_zoo.pair import pair
+
+    options = {"seeds": args.seeds, "folder": Path(args.output), "jobs": args.jobs}
+    options["options"] = args.rest
+    return 2 if pair(args.name, args.against, **options) else 0
+
+
 def add_data(commands) -> None:
     parser = commands.add_parser(
         "data",
@@ -855,6 +880,7 @@ BENCHES = [
 
 COMMANDS = [
     add_demo,
+    add_pair,
     add_data,
     add_train,
     add_eval,

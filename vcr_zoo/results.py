@@ -4,12 +4,16 @@ import difflib
 import json
 import math
 import os
+import platform
+import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,17 @@ def versions(*packages: str) -> dict[str, str]:
     """Installed versions of packages, those that decide a number if none is named."""
     names = packages or ("vcr_zoo", "torch", "torchvision", "timm")
     return {name: metadata.version(name) for name in names}
+
+
+def hardware() -> str:
+    """What a number was measured on, as its card states it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name, info = platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        models = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE)
+        name = models[0] if models else name
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
 def student_quantile(freedom: int, confidence: float = 0.95) -> float:

@@ -35,6 +35,7 @@ from vcr_zoo.hub.release import (
 )
 from vcr_zoo.remote import redacted
 from vcr_zoo.results import Result, read
+from vcr_zoo.suite import suite
 from vcr_zoo.training.options import as_yaml, parse
 
 from .clients import TOKEN, contents, made
@@ -322,10 +323,11 @@ def test_only_known_protocols_and_data_are_run():
 
 
 def test_quick_leaves_out_what_reads_many_pictures():
-    kinds = again.jobs("fmnist", "coarse")
+    kinds = suite(parse(["--recipe", VCR]))
+    slow = [job for job in kinds if again.slow(job)]
 
-    assert [job for job in kinds if again.slow(job)] == kinds[-2:]
-    assert again.Job("probe", "silhouettes") in kinds[:-2]
+    assert slow == [again.Job("probe", "mnist"), again.Job("probe", "fmnist")]
+    assert again.Job("probe", "silhouettes") in kinds
 
 
 def test_every_stated_number_of_a_card_is_measured_by_reproduce():
@@ -333,7 +335,7 @@ def test_every_stated_number_of_a_card_is_measured_by_reproduce():
     rows = [r for r in read(CARDS / "results.jsonl") if r.model == VCR]
     rows = [r for r in rows if r.command.startswith(again.REPRODUCE) and r.protocol != "train"]
 
-    assert set(again.stated_jobs(rows)) == set(again.jobs("fmnist", "coarse"))
+    assert set(again.stated_jobs(rows)) == set(suite(parse(["--recipe", VCR])))
 
 
 @pytest.fixture
@@ -342,7 +344,7 @@ def stated_file(tmp_path, monkeypatch):
 
     def state(value, found):
         monkeypatch.setattr(again, "CARDS", tmp_path)
-        monkeypatch.setattr(again, "measured", lambda *_: [stated(value=found)])
+        monkeypatch.setattr(again, "measured", lambda *_, **__: [stated(value=found)])
         from vcr_zoo.results import append
 
         append(tmp_path / "results.jsonl", stated(value=value))

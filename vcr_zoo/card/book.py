@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from vcr_zoo.results import Result, read
+from vcr_zoo.results import Result, hardware, read
 from vcr_zoo.zoo import replaced
 
-from .evidence import CARDS, REPRODUCE, hardware, settings
+from .evidence import CARDS, REPRODUCE
+from .gains import settings
 
 
 def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:

@@ -1,27 +1,25 @@
 """All that is known of one set of weights, and what a card still lacks."""
 
-import json
-import os
-import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
-from typing import NamedTuple
-
-import torch
 
 from vcr_zoo.data.load import row_of
-from vcr_zoo.results import Interval, Result, closest, paired, read
+from vcr_zoo.results import Result, closest, read
+from vcr_zoo.suite import targets
 from vcr_zoo.training import parse
 from vcr_zoo.zoo import Entry, manifest
+
+from .gains import OTHERS, Gain, gains, means
+from .words import MEASURES
 
 CARDS = Path(__file__).parents[2] / "model_cards"  # in a checkout of the repository
 NAME = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 REPRODUCE = "vcr-zoo reproduce "  # the command of every number measured on the published weights
+PAIR = "vcr-zoo pair "  # and of every number of a pair trained anew
 
 
 @dataclass(frozen=True)
@@ -45,55 +43,34 @@ class Evidence:
         found = (r for r in self.results if r.model == name and r.command.startswith(REPRODUCE))
         return {(r.protocol, r.data, r.metric): r for r in found}
 
-    def gains(self) -> list["Gain"]:
-        """VCR less control over training runs, paired by seed, settings and data."""
-        control, vcr = ({key(r): r for r in self.runs(name)} for name in self.pair)
-        cells: dict[tuple, list[tuple[Result, Result]]] = {}
-        for both in (both for both in vcr if both in control):
-            ours, theirs = vcr[both], control[both]
-            cell = (ours.protocol, ours.data, ours.metric, ours.fingerprint, settings(ours))
-            cells.setdefault(cell, []).append((theirs, ours))
-        return [Gain.of(pairs) for pairs in cells.values()]
+    def gains(self) -> list[Gain]:
+        """VCR less control over training runs, paired by seed, settings and data; first the means
+        over the data sets that are not the source."""
+        control, vcr = map(self.runs, self.pair)
+        others = targets(self.recipe["dataset"])
+        return gains([*means(control, others), *control], [*means(vcr, others), *vcr])
+
+    def headline(self, protocol: str, metric: str, on_source: bool) -> Gain | None:
+        """The gain on the source, or the mean one on the other data sets."""
+        source = self.recipe["dataset"]
+        data = source if on_source else OTHERS.format(len(targets(source)))
+        wanted = (protocol, metric, data)
+        return next((g for g in self.gains() if (g.protocol, g.metric, g.data) == wanted), None)
 
     def runs(self, name: str) -> list[Result]:
         """What was measured on training runs by the recipe, seed by seed."""
-        return [r for r in self.results if r.model == name and not r.command.startswith(REPRODUCE)]
+        mine = (r for r in self.results if r.model == name and r.command.startswith(PAIR))
+        return [r for r in mine if (r.protocol, r.metric) in MEASURES]
 
-
-class Gain(NamedTuple):
-    """Means over seeds of one measurement, and the paired difference."""
-
-    protocol: str
-    data: str
-    metric: str
-    control: float
-    vcr: float
-    difference: Interval
-    seeds: tuple[int, ...]
-
-    @classmethod
-    def of(cls, pairs: Sequence[tuple[Result, Result]]) -> "Gain":
-        """From (control, VCR) of every seed; runs with the same weights are one run."""
-        runs: dict[tuple[str, str], tuple[Result, Result]] = {}
-        for control, vcr in pairs:
-            runs.setdefault((control.weights, vcr.weights), (control, vcr))
-        control, vcr = ([r.value for r in side] for side in zip(*runs.values(), strict=True))
-        one = pairs[0][1]
-        return cls(
-            *(one.protocol, one.data, one.metric, fmean(control), fmean(vcr)),
-            paired(v - c for c, v in zip(control, vcr, strict=True)),
-            tuple(sorted(control.seed for control, _ in runs.values())),
-        )
-
-
-def key(result: Result) -> tuple:
-    """What a VCR run's number and its control's must have in common."""
-    r = result
-    return (r.protocol, r.data, r.metric, r.seed, r.fingerprint, settings(r))
-
-
-def settings(result: Result) -> str:
-    return json.dumps(result.settings, sort_keys=True)
+    def depths(self, name: str) -> dict[str, dict[int, list[float]]]:
+        """Accuracies over seeds by pictures and depth, where `vcr-zoo depth` measured them."""
+        curves: dict[str, dict[int, list[float]]] = {}
+        for r in self.results:
+            if (r.model, r.protocol, r.metric) == (name, "finetune depth", "top1"):
+                pictures = f"{r.settings['size'] or 'all'} pictures of {r.data}"
+                curve = curves.setdefault(pictures, {})
+                curve.setdefault(r.settings["depth"], []).append(r.value)
+        return curves
 
 
 def evidence(
@@ -159,14 +136,3 @@ def lacking(found: Evidence) -> list[str]:
     elif not stated:
         missing.append(f"no results of its own: `{REPRODUCE}{entry.name} --record` measures them")
     return missing
-
-
-def hardware() -> str:
-    """What a number was measured on, as its card states it."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    name, info = platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        models = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE)
-        name = models[0] if models else name
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores"

@@ -7,7 +7,8 @@ from vcr_zoo.data.load import row_of
 from vcr_zoo.placement import split
 from vcr_zoo.results import Result
 
-from .evidence import Evidence, Gain
+from .evidence import Evidence
+from .gains import Gain, comparison
 from .metadata import metadata
 from .stats import build, placements, stats
 from .words import HEADLINES, code, measure, rows, text
@@ -36,28 +37,39 @@ from PIL import Image
 model = timm.create_model("$name", pretrained=True).eval()
 prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 batch = prepare(Image.new("$mode", $size))[None]  # your picture here: Image.open("shoe.png")
-
-# image classification
-probabilities = model(batch).softmax(dim=1)  # (1, $classes)
-
+$classify
 # maps of features
 maps = timm.create_model("$name", pretrained=True, features_only=True).eval()(batch)
 
 # embeddings
 model = timm.create_model("$name", pretrained=True, num_classes=0).eval()
 embedding = model(batch)  # (1, $features)
+
+# a start for your own classes
+model = timm.create_model("$name", pretrained=True, num_classes=7)
 ```""")
+CLASSIFY = Template("""
+# image classification
+probabilities = model(batch).softmax(dim=1)  # (1, $classes)
+""")
+LEARNED = {  # tasks without labels, as a card calls them
+    "simclr": "SimCLR",
+    "vicreg": "VICReg",
+    "barlow": "Barlow Twins",
+    "simsiam": "SimSiam",
+}
 
 
 def card(found: Evidence, hub: str | None = None) -> str:
     """The whole card. `hub` is the repository that it will lie in, as owner/name."""
+    hub = hub or found.entry.hub
     body = [
         f"# Model card for {found.entry.name}",
-        introduction(found),
+        introduction(found, hub),
         details(found),
-        "## Model Usage\n\n" + usage(found, hub or found.entry.hub),
+        "## Model Usage\n\n" + usage(found, hub),
         what_vcr_did(found),
-        comparison(found),
+        compared(found),
         published(found),
         how(found),
         training(found),
@@ -67,32 +79,55 @@ def card(found: Evidence, hub: str | None = None) -> str:
     return metadata(found) + "\n" + "\n\n".join(body) + "\n"
 
 
-def introduction(found: Evidence) -> str:
+def introduction(found: Evidence, hub: str | None) -> str:
     entry, recipe = found.entry, found.recipe
-    architecture = entry.name.partition(".")[0]
-    row = row_of(recipe["dataset"])
-    start = "continued from timm's weights" if recipe["pretrained"] else "trained from scratch"
-    what = f"A timm {code(architecture)} {start} on {text(row.attribution)} ({text(row.shows)}"
-    what += f", {entry.num_classes} classes)"
+    architecture, row = entry.name.partition(".")[0], row_of(recipe["dataset"])
+    what = f"A timm {code(architecture)} {started(recipe)} on {text(row.attribution)} "
+    if recipe["task"] in LEARNED:
+        what += f"({text(row.shows)}), without labels, by {LEARNED[recipe['task']]},"
+    else:
+        what += f"({text(row.shows)}, {entry.num_classes} classes)"
+    other = linked(found.partner.name, hub)
     if entry.control:
-        what += f" with {METHOD}. Its control, trained identically without VCR, is "
-        return f"{what}{code(entry.control)}."
-    return (
-        f"{what} without {METHOD}: the control of {code(found.partner.name)}, by the same recipe."
-    )
+        return f"{what} with {METHOD}. Its control, trained identically without VCR, is {other}."
+    return f"{what} without {METHOD}: the control of {other}, by the same recipe."
+
+
+def started(recipe: dict) -> str:
+    """What training began from."""
+    start = "trained from scratch"
+    if recipe["pretrained"]:
+        start = "continued from timm's weights"
+    if recipe["initial_checkpoint"] or recipe["pretrained_path"]:
+        start = "continued from other weights"
+    if recipe["kd_model_name"]:
+        start += f", taught by {code(recipe['kd_model_name'])},"
+    return start
+
+
+def linked(name: str, hub: str | None) -> str:
+    """A name of the pair, as a link where the card lies in a repository beside it."""
+    if hub is None:
+        return code(name)
+    return f"[{code(name)}](https://huggingface.co/{hub.partition('/')[0]}/{name})"
 
 
 def details(found: Evidence) -> str:
     entry, counted = found.entry, stats(found.entry)
     size = " x ".join(map(str, entry.input_size[1:]))
+    kind = "image classification / feature backbone" if entry.num_classes else "feature backbone"
     lines = [
-        "- **Model Type:** image classification / feature backbone",
+        f"- **Model Type:** {kind}",
         "- **Model Stats:**",
         f"  - Params (M): {counted.parameters / 1e6:.2f}",
         f"  - GMACs: {counted.macs / 1e9:.4f}",
         f"  - Activations (M): {counted.activations / 1e6:.2f}",
         f"  - Image size: {size}, {entry.input_size[0]} channels",
-        f"- **Classes:** {', '.join(map(text, entry.label_names)) or entry.num_classes}",
+        *(
+            [f"- **Classes:** {', '.join(map(text, entry.label_names)) or entry.num_classes}"]
+            if entry.num_classes
+            else []
+        ),
         "- **Paper:** Variance-Covariance Regularization Improves Representation Learning, "
         "https://arxiv.org/abs/2306.13292",
         f"- **Dataset:** {text(row_of(found.recipe['dataset']).attribution)}",
@@ -104,12 +139,14 @@ def details(found: Evidence) -> str:
 
 def usage(found: Evidence, hub: str | None) -> str:
     entry = found.entry
-    return USAGE.substitute(
+    install = "`pip install timm`" if hub else "`pip install vcr_zoo`, whose import adds the name"
+    classify = CLASSIFY.substitute(classes=entry.num_classes) if entry.num_classes else ""
+    return f"{install}.\n\n" + USAGE.substitute(
         imports="" if hub else ", vcr_zoo",
         name=f"hf-hub:{hub}" if hub else entry.name,
         mode="L" if entry.input_size[0] == 1 else "RGB",
         size=entry.input_size[:0:-1],
-        classes=entry.num_classes,
+        classify=classify,
         features=build(entry).head_hidden_size,
     )
 
@@ -134,23 +171,18 @@ def what_vcr_did(found: Evidence) -> str:
     )
 
 
-def comparison(found: Evidence) -> str:
+def compared(found: Evidence) -> str:
     control, vcr = found.pair
-    body = []
-    for gain in found.gains():
-        known = measure(gain.protocol, gain.metric, gain.data)
-        difference = format(gain.difference.scaled(known.factor), known.digits)
-        means = [known.show(gain.control), known.show(gain.vcr)]
-        body.append([known.label, *means, difference, str(len(gain.seeds))])
-    head = ["", f"control {code(control)}", f"VCR {code(vcr)}", "difference [95 %]", "seeds"]
+    depth = "\n\n![Accuracy against the number of frozen blocks](depth.png)"
     return (
         "## Model Comparison\n\n"
         "Networks trained anew by both recipes, a pair for each seed; the difference is paired, "
         "with Student's 95 % interval. Differences of accuracies are in percentage points. An "
         "interval that holds zero is no evidence of a difference.\n\n"
-        f"{rows(head, body)}\n\n"
+        f"{comparison(found.gains(), f'control {code(control)}', f'VCR {code(vcr)}')}\n\n"
         "![Differences of accuracies with their intervals](transfer.png)\n\n"
         "![Spectrum of the features' covariance](spectrum.png)"
+        f"{depth if found.depths(control) or found.depths(vcr) else ''}"
     )
 
 
@@ -229,18 +261,15 @@ assessed: do not use it for decisions about people."""
 
 def table(evidences: Iterable[Evidence]) -> str:
     """README's table: each VCR network above its control and their paired gains."""
-    head = ["weights, and their control", "parameters"]
-    head += [measure(*headline, "").label for headline in HEADLINES]
-    body = []
+    head, body = ["weights, and their control", "parameters", *HEADLINES], []
     for found in evidences:
-        gains = {(gain.protocol, gain.metric): gain for gain in found.gains()}
+        shown = [found.headline(*headline) for headline in HEADLINES.values()]
         control, vcr = found.pair
         size = f"{stats(found.entry).parameters / 1e6:.2f} M"
-        shown = [gains.get(headline) for headline in HEADLINES]
         body.append([code(vcr), size, *(cell(g, "vcr") for g in shown)])
         body.append([code(control), size, *(cell(g, "control") for g in shown)])
         seeds = max((len(g.seeds) for g in shown if g), default=0)
-        last = [f"{interval(g)}" if g else "" for g in shown]
+        last = [g.difference_shown if g else "" for g in shown]
         body.append([f"gain [95 %], {seeds} seeds", "", *last])
     return rows(head, body)
 
@@ -249,8 +278,3 @@ def cell(gain: Gain | None, side: str) -> str:
     if gain is None:
         return ""
     return measure(gain.protocol, gain.metric, gain.data).show(getattr(gain, side))
-
-
-def interval(gain: Gain) -> str:
-    known = measure(gain.protocol, gain.metric, gain.data)
-    return format(gain.difference.scaled(known.factor), known.digits)

@@ -16,16 +16,18 @@ ACCURACIES = ("eval", "probe", "knn", "fewshot")  # protocols whose main metric 
 def metadata(found: Evidence) -> str:
     """The card's head, between its two lines of dashes."""
     entry, recipe = found.entry, found.recipe
+    task = "image-classification" if entry.num_classes else "image-feature-extraction"
     head = {
         "license": entry.license,
         "library_name": "timm",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "timm", "transformers", "vcr_zoo"],
+        "pipeline_tag": task,
+        "tags": [task, "timm", "transformers", "vcr_zoo"],
     }
     if recipe["dataset"] in ON_HUB:
         head["datasets"] = [ON_HUB[recipe["dataset"]]]
-    if recipe["pretrained"]:
-        head["base_model"] = timm.get_pretrained_cfg(recipe["model"]).hf_hub_id
+    base = timm.get_pretrained_cfg(recipe["model"]) if recipe["pretrained"] else None
+    if base and base.hf_hub_id:
+        head["base_model"] = base.hf_hub_id
     if stated := accuracies(found):
         head["model-index"] = [{"name": entry.name, "results": [row(r) for r in stated]}]
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=100)}---\n"

@@ -4,15 +4,18 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from statistics import fmean
 
 from PIL import Image
 
-from vcr_zoo.diagnostics.style import STYLES, plt
+from vcr_zoo.diagnostics.style import STYLES, plt, role
+from vcr_zoo.suite import SHARE
+from vcr_zoo.transfer.depth import bar
 
 from .evidence import Evidence
-from .words import measure
+from .words import HEADLINES, measure
 
-SHARE = "share_"  # metric of protocol "spectrum": share_8 is the 8th direction's part of variance
+COMPARED = {headline[:2] for headline in HEADLINES.values()}
 DRAWN = "VCR numbers"  # key of the stamp in the file
 STYLE_VERSION = 2  # to be raised when the drawing changes, so that pictures are drawn again
 
@@ -22,6 +25,8 @@ def pictures(found: Evidence, folder: Path | None = None) -> dict[str, bytes]:
     another matplotlib draws the same picture in other bytes."""
     numbers = {"transfer.png": transfer_numbers(found), "spectrum.png": spectrum_numbers(found)}
     drawers = {"transfer.png": draw_transfer, "spectrum.png": draw_spectrum}
+    if curves := depth_numbers(found):
+        numbers["depth.png"], drawers["depth.png"] = curves, draw_depths
     files = {}
     for name, shown in numbers.items():
         stamp = hashlib.sha256(json.dumps([STYLE_VERSION, shown]).encode()).hexdigest()
@@ -47,11 +52,11 @@ def png(figure, stamp: str) -> bytes:
 
 
 def transfer_numbers(found: Evidence) -> list[tuple[str, float, float, float, int]]:
-    """(label, mean, low, high, seeds) of every accuracy's paired difference, in points."""
+    """(label, mean, low, high, seeds) of the main accuracies' paired differences, in points."""
     shown = []
     for gain in found.gains():
         known = measure(gain.protocol, gain.metric, gain.data)
-        if known.unit.strip() == "%":
+        if (gain.protocol, gain.metric) in COMPARED:
             points = gain.difference.scaled(known.factor)
             shown.append((known.label, *(round(v, 4) for v in points[:3]), points.n))
     return shown
@@ -84,6 +89,31 @@ def spectrum_numbers(found: Evidence) -> list[tuple[str, list[int], list[float]]
         )
         shown.append((name, [k for k, _ in shares], [v for _, v in shares]))
     return shown
+
+
+def depth_numbers(found: Evidence) -> list[tuple[str, str, list[tuple[int, float, float]]]]:
+    """(name, pictures, (depth, mean, standard error) in percent) of what was fine-tuned."""
+    return [
+        (name, pictures, [(t, 100 * fmean(v), 100 * bar(v)) for t, v in sorted(curve.items())])
+        for name in found.pair
+        for pictures, curve in found.depths(name).items()
+    ]
+
+
+def draw_depths(shown: list[tuple[str, str, list[tuple[int, float, float]]]]):
+    """Accuracy against the number of frozen blocks, of the control and of the VCR network."""
+    figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
+    kinds = list(dict.fromkeys(pictures for _, pictures, _ in shown))
+    for name, pictures, points in shown:
+        depth, mean, error = zip(*points, strict=True)
+        look = {**STYLES[role(name) or "other"], "marker": "osD^v"[kinds.index(pictures) % 5]}
+        bars = error if error[0] == error[0] else None  # of one seed there are none
+        axes.errorbar(depth, mean, yerr=bars, capsize=3, label=f"{name}, {pictures}", **look)
+    axes.set(xlabel="blocks frozen", ylabel="accuracy in %, ± standard error")
+    axes.set_title("Fine-tuned behind frozen blocks")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 def draw_spectrum(shown: list[tuple[str, list[int], list[float]]]):

@@ -21,23 +21,27 @@ def plainly(label: str, digits: str = ".1f") -> Measure:
     return Measure(label, digits, factor=1, unit="")
 
 
-# (protocol, metric) -> how it is shown; "{data}" is the data set's name.
+# (protocol, metric) -> how it is shown on cards; "{data}" is the data set's name.
 MEASURES = {
-    ("demo", "source"): Measure("source accuracy"),
-    ("demo", "subclasses"): Measure("probe of 10 classes"),
-    ("demo", "fewshot"): Measure("5 pictures a class"),
-    ("demo", "silhouettes"): Measure("silhouettes"),
-    ("demo", "effective_rank"): plainly("effective rank of the features"),
-    ("demo", "correlation"): plainly("mean correlation between features", ".3f"),
     ("eval", "top1"): Measure("accuracy of its own classifier, {data}"),
     ("probe", "top1"): Measure("linear probe, {data}"),
     ("knn", "top1"): Measure("nearest neighbors, {data}"),
+    ("fewshot", "5-shot"): Measure("5 pictures a class, {data}"),
     ("fewshot", "25-shot"): Measure("25 pictures a class, {data}"),
     ("spectrum", "effective_rank"): plainly("effective rank of the features, {data}"),
+    ("spectrum", "correlation"): plainly("mean correlation between features, {data}", ".3f"),
+    ("spectrum", "deviation"): plainly("mean deviation of the features, {data}", ".3f"),
+    ("collapse", "cdnv"): plainly("class-distance normalized variance, {data}", ".3f"),
+    ("collapse", "ncc"): Measure("nearest class mean, {data}"),
     ("train", "seconds"): Measure("training time", ".0f", factor=1, unit=" s"),
     ("train", "top1"): Measure("accuracy on validation pictures, {data}"),
 }
-HEADLINES = [("demo", m) for m in ("source", "subclasses", "fewshot", "silhouettes")]  # README's
+HEADLINES = {  # README's columns: (protocol, metric, on the source or on other data sets)
+    "source accuracy": ("eval", "top1", True),
+    "linear probe, source": ("probe", "top1", True),
+    "linear probe, other sets": ("probe", "top1", False),
+    "5 pictures a class, other sets": ("fewshot", "5-shot", False),
+}
 
 
 def measure(protocol: str, metric: str, data: str) -> Measure:

@@ -15,7 +15,7 @@ from .release import WEIGHTS, Release
 TAG = re.compile(r"(?![0-9a-f]{40}$)[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9]|[A-Za-z0-9]")
 ATTEMPTS = 5
 LONGEST = 120  # seconds that the Hub may ask us to wait
-STALE = ("spectrum.png", "transfer.png", ".eval_results/")  # ours, removed if no longer generated
+STALE = ("depth.png", "spectrum.png", "transfer.png", ".eval_results/")  # removed if not generated
 
 
 class Published(NamedTuple):

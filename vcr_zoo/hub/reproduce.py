@@ -11,17 +11,14 @@ from typing import NamedTuple
 from safetensors.torch import load_file
 
 from vcr_zoo.card.book import add
-from vcr_zoo.card.evidence import CARDS, REPRODUCE, hardware
-from vcr_zoo.card.pictures import SHARE
+from vcr_zoo.card.evidence import CARDS, REPRODUCE
 from vcr_zoo.card.words import measure
-from vcr_zoo.data import DATASETS, load_test
+from vcr_zoo.data import DATASETS
 from vcr_zoo.data.load import row_of
-from vcr_zoo.diagnostics.spectrum import effective_rank, spectrum
-from vcr_zoo.features import features, load_model
 from vcr_zoo.remote import download
-from vcr_zoo.results import Result, closest, read, versions
+from vcr_zoo.results import Result, closest, hardware, read, versions
+from vcr_zoo.suite import LARGE, OURS, Job, measured, suite
 from vcr_zoo.training import parse, train
-from vcr_zoo.training.evaluate import evaluate, open_pictures
 from vcr_zoo.training.options import check_recipe
 from vcr_zoo.transfer import matrix
 from vcr_zoo.zoo import Entry, canonical, half, manifest
@@ -30,15 +27,6 @@ from .pull import commit_of, pull
 
 POINT = 0.005  # by which accuracies may differ on another machine: half a point
 PART = 0.02  # of its value, by which any other number may
-DIRECTIONS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512)  # √2 apart
-
-
-class Job(NamedTuple):
-    """One evaluation of a card: a protocol on a data set."""
-
-    protocol: str
-    data: str
-    level: str = "fine"
 
 
 class Comparison(NamedTuple):
@@ -58,22 +46,15 @@ class Comparison(NamedTuple):
         )
 
 
-def jobs(dataset: str, level: str) -> list[Job]:
-    """What is measured of every set of weights, the quick ones first."""
-    kinds = [Job("eval", dataset, level), Job("spectrum", dataset), Job("fewshot", dataset)]
-    kinds += [Job(protocol, "silhouettes") for protocol in ("fewshot", "knn", "probe")]
-    return [*kinds, Job("knn", dataset), Job("probe", dataset)]
-
-
 def slow(job: Job) -> bool:
     """Whether --quick leaves an evaluation out: it reads more than 20,000 training pictures."""
-    return job.protocol in ("knn", "probe") and row_of(job.data).pictures["train"] > 20_000
+    return job.protocol in ("knn", "probe") and row_of(job.data).pictures["train"] > LARGE
 
 
-def measured(
+def of_published(
     job: Job, name: str, model: str, weights: str, cache: Path | None = None
 ) -> list[Result]:
-    """The results of one evaluation.
+    """The results of one evaluation of published weights.
 
     Args:
         name: of the weights, in the results.
@@ -83,38 +64,10 @@ def measured(
     Raises:
         OSError: if the data cannot be had.
     """
-    if job.protocol in matrix.PROTOCOLS:
-        with tempfile.TemporaryDirectory() as folder:
-            cell = matrix.Cell(model, job.data, job.protocol, level=job.level)
-            found = matrix.measure(cell, Path(folder) / "cells.jsonl", cache=cache)
-        main = next(iter(found.values()))
-        values, settings = {main.metric: main.value}, main.settings
-        fingerprint = main.fingerprint
-    else:
-        values, settings, fingerprint = OURS[job.protocol](load_model(model), job)
     known = {**versions(), "hardware": hardware()}
-    blank = Result(model=name, data=job.data, protocol=job.protocol, metric="", value=0.0)
-    blank = replace(blank, settings=settings, weights=weights, fingerprint=fingerprint)
-    blank = replace(blank, versions=known, command=f"{REPRODUCE}{name}")
-    return [replace(blank, metric=metric, value=value) for metric, value in values.items()]
-
-
-def by_eval(model, job: Job) -> tuple[dict[str, float], dict, str]:
-    """Accuracy of the network's own classifier on the test pictures."""
-    images = open_pictures(job.data, "test", job.level, model.pretrained_cfg["input_size"][0])
-    return {"top1": evaluate(model, images).top1}, {"level": job.level}, images.fingerprint
-
-
-def by_spectrum(model, job: Job) -> tuple[dict[str, float], dict, str]:
-    """Effective rank and shares of variance of the features of the test pictures."""
-    images = load_test(job.data)
-    eigenvalues = spectrum(features(model, images).x)
-    shares = (eigenvalues / eigenvalues.sum()).tolist()
-    values = {f"{SHARE}{k}": shares[k - 1] for k in DIRECTIONS if k <= len(shares)}
-    return {"effective_rank": effective_rank(eigenvalues), **values}, {}, images.fingerprint
-
-
-OURS = {"eval": by_eval, "spectrum": by_spectrum}
+    fields = {"model": name, "weights": weights, "network": "", "versions": known}
+    fields["command"] = f"{REPRODUCE}{name}"
+    return [replace(result, **fields) for result in measured(job, model, cache=cache)]
 
 
 def retrained(name: str, published: Path, weights: str) -> tuple[list[Result], bool]:
@@ -227,11 +180,10 @@ def reproduce(
         tell(f"{name}: sha256 {sha256}, as published")
 
     def again(job: Job) -> list[Result]:
-        return measured(job, name, model, sha256, cache)
+        return of_published(job, name, model, sha256, cache)
 
     if record:
-        recipe = parse(["--recipe", name])
-        found = [r for job in jobs(recipe.dataset, recipe.label_level) for r in again(job)]
+        found = [r for job in suite(parse(["--recipe", name])) for r in again(job)]
         found += retrained(name, file, sha256)[0] if retrain else []
         tell(f"{add(found)} results entered; now: vcr-zoo card --all")
         return 0
@@ -277,7 +229,7 @@ def of_repository(name: str, *, quick: bool, cache, tell: Callable[[str], None])
     tell(f"{repo} at {commit[:12]}: sha256 {sha256}, which its numbers are of")
 
     def again(job: Job) -> list[Result]:
-        return measured(job, ours, f"hf-hub:{repo}@{commit}", sha256, cache)
+        return of_published(job, ours, f"hf-hub:{repo}@{commit}", sha256, cache)
 
     return verdict(told(compared(stated, again, quick), tell))
 

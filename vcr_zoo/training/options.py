@@ -445,21 +445,25 @@ PLACES = set(  # options that say where and how a run is done, not what it compu
     "data_dir log_interval log_tensorboard log_wandb log_trackio recovery_interval save_images "
     "checkpoint_hist validation_batch_size".split()
 )
+BY_THE_DATA = ("num_classes", "mean", "std", "lr")  # what a run settles where it is left open
 
 
-def check_recipe(run: Path, name: str) -> None:
-    """Refuse a run that was not trained as the recipe of a name says.
+def check_recipe(run: Path, name: str, *options: str) -> None:
+    """Refuse a run that was not trained as the recipe of a name says, with options over it.
 
     Raises:
         LookupError: for a name without a recipe.
         ValueError: naming the options that differ.
     """
-    theirs = yaml.safe_load(as_yaml(parse(["--recipe", name])))
+    theirs = yaml.safe_load(as_yaml(parse(["--recipe", name, *options])))
     ours = yaml.safe_load((run / "args.yaml").read_text())
     differ = [
         f"{key} is {ours[key]}, in the recipe {value}"
         for key, value in theirs.items()
-        if key in ours and ours[key] != value and key not in PLACES
+        if key in ours
+        and ours[key] != value
+        and key not in PLACES
+        and not (value is None and key in BY_THE_DATA)
     ]
     if differ:
         raise ValueError(

@@ -1,0 +1,142 @@
+"""A pair trained and measured on a small Fashion-MNIST of made pictures, in its own file format."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from vcr_zoo import data, suite
+from vcr_zoo.cli import main
+from vcr_zoo.data import DATASETS
+from vcr_zoo.pair import RESULTS, Task, check_pair, pair
+from vcr_zoo.results import paired, read
+from vcr_zoo.training import parse, train
+
+from .data.sets import small_fmnist, write_mnist_like
+
+VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
+QUICK = ("--train-num-samples", "256", "--epochs", "1", "--batch-size", "64")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two seeds of a pair, and what was told; the source is the only target that there is."""
+    folder, told = tmp_path_factory.mktemp("pair"), []
+    files = write_mnist_like(folder / "files", train=1200, test=200)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VCR_ZOO_CACHE", str(folder / "cache"))
+        patch.setitem(DATASETS, "fmnist", small_fmnist(files))
+        patch.setitem(DATASETS, "mnist", replace(small_fmnist(files), name="mnist"))
+        patch.setitem(suite.TARGETS, "fmnist", ("mnist",))
+        for name in ("fmnist", "mnist"):
+            data.get(name, files)
+        settings = {"folder": folder / "out", "options": QUICK, "tell": told.append}
+        assert pair(VCR, CONTROL, seeds=[0, 1], **settings) == 0, told
+        yield settings, told
+
+
+def values(folder, name, protocol, data, metric):
+    return {
+        r.seed: r.value
+        for r in read(folder / RESULTS)
+        if (r.model, r.protocol, r.data, r.metric) == (name, protocol, data, metric)
+    }
+
+
+def test_every_network_is_measured_with_the_whole_suite(made):
+    settings, _ = made
+    rows = read(settings["folder"] / RESULTS)
+    jobs = suite.suite(parse(["--recipe", VCR]))
+
+    for name in (VCR, CONTROL):
+        for seed in (0, 1):
+            mine = [r for r in rows if (r.model, r.seed) == (name, seed)]
+            assert {(r.protocol, r.data) for r in mine} == {job[:2] for job in jobs}
+            assert len({r.weights for r in mine}) == 1 and all(r.fingerprint for r in mine)
+            assert all(f"--seeds {seed} --train-num-samples" in r.command for r in mine)
+    assert len({r.weights for r in rows}) == 4
+    assert len({r.cell() for r in rows}) == len(rows)
+
+
+def test_the_table_pairs_seeds_and_averages_over_targets(made):
+    settings, told = made
+    ours, theirs = (values(settings["folder"], n, "probe", "mnist", "top1") for n in (VCR, CONTROL))
+    gain = paired(100 * (ours[seed] - theirs[seed]) for seed in (0, 1))
+    (line,) = (line for line in told[-1].splitlines() if "mean of 1 other sets" in line[:60]
+               and "probe" in line)  # fmt: skip
+
+    assert f"| {gain:.2f} | 2 |" in line
+
+
+def test_what_is_there_is_neither_trained_nor_written_again(made, monkeypatch):
+    settings, _ = made
+    path = settings["folder"] / RESULTS
+    before, trained = path.read_bytes(), []
+
+    def counted(args, progress):
+        trained.append(args.experiment)
+        return train(args, progress)
+
+    monkeypatch.setattr("vcr_zoo.pair.train", counted)
+    assert pair(VCR, CONTROL, seeds=[1, 0], **settings) == 0
+    assert not trained and path.read_bytes() == before
+
+    (settings["folder"] / f"{VCR}-seed1" / "model.safetensors").unlink()
+    assert pair(VCR, CONTROL, seeds=[1, 0], **settings) == 0
+    assert trained == [f"{VCR}-seed1"] and path.read_bytes() == before
+
+
+def test_another_training_in_the_same_folder_is_refused_and_nothing_lost(made):
+    settings, _ = made
+    told = []
+    other = {**settings, "options": (*QUICK, "--lr", "0.5"), "tell": told.append}
+    before = (settings["folder"] / RESULTS).read_bytes()
+
+    assert pair(VCR, CONTROL, seeds=[0], **other) == 2
+    assert "lr is 0.003, in the recipe 0.5" in told[0]
+    assert (settings["folder"] / RESULTS).read_bytes() == before
+
+
+def test_checkpoints_go_and_weights_stay(made):
+    settings, _ = made
+    kept = {path.name for path in (settings["folder"] / f"{VCR}-seed0").iterdir()}
+
+    assert kept == {"args.yaml", "config.json", "model.safetensors", "summary.csv"}
+
+
+def test_recipes_that_differ_in_more_than_vcr_are_no_pair():
+    with pytest.raises(ValueError, match="is no control"):
+        check_pair(CONTROL, VCR)
+    with pytest.raises(LookupError, match=r"Closest: test_resnet\.vcr_fmnist4"):
+        check_pair("test_resnet.vcr_fmnist5", CONTROL)
+    check_pair(VCR, CONTROL)
+
+
+def test_networks_at_a_time_fail_alone_and_the_status_says_so(tmp_path, capsys):
+    """In other processes; what is wrong with the options comes back in words."""
+    words = ["pair", VCR, "--against", CONTROL, "--seeds", "0", "--jobs", "2"]
+    words += ["--output", str(tmp_path), "--opt", "nosuch"]
+
+    assert main(words) == 2
+    assert capsys.readouterr().out.count("--opt 'nosuch' does not exist") == 2
+
+
+def test_no_seeds_and_no_jobs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="--seeds"):
+        pair(VCR, CONTROL, seeds=[], folder=tmp_path)
+    with pytest.raises(ValueError, match="--jobs"):
+        pair(VCR, CONTROL, jobs=0, folder=tmp_path)
+
+
+def test_a_suite_has_no_classifier_to_ask_where_labels_were_not_seen():
+    args = parse(["--dataset", "openart", "--task", "simclr"])
+    jobs = suite.suite(args)
+
+    assert not [job for job in jobs if job.protocol == "eval"]
+    assert suite.Job("probe", "stamps") in jobs and suite.Job("probe", "openart") in jobs
+
+
+def test_a_command_names_what_was_asked(tmp_path):
+    task = Task(VCR, 3, tmp_path, "", ("--epochs", "1"))
+    assert task.arguments.seed == 3 and task.arguments.epochs == 1
+    assert json.dumps(task.arguments.experiment) == f'"{VCR}-seed3"'

@@ -1,0 +1,96 @@
+"""VCR less control: means over seeds and paired differences, from recorded results."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import NamedTuple
+
+from vcr_zoo.results import Interval, Result, paired
+
+from .words import measure, rows
+
+OTHERS = "mean of {} other sets"  # what stands for a data set where several were averaged
+
+
+class Gain(NamedTuple):
+    """Means over seeds of one measurement, and the paired difference."""
+
+    protocol: str
+    data: str
+    metric: str
+    control: float
+    vcr: float
+    difference: Interval
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[Result, Result]]) -> "Gain":
+        """From (control, VCR) of every seed; runs with the same weights are one run."""
+        runs: dict[tuple[str, str], tuple[Result, Result]] = {}
+        for control, vcr in pairs:
+            runs.setdefault((control.weights, vcr.weights), (control, vcr))
+        control, vcr = ([r.value for r in side] for side in zip(*runs.values(), strict=True))
+        one = pairs[0][1]
+        return cls(
+            *(one.protocol, one.data, one.metric, fmean(control), fmean(vcr)),
+            paired(v - c for c, v in zip(control, vcr, strict=True)),
+            tuple(sorted(control.seed for control, _ in runs.values())),
+        )
+
+    @property
+    def difference_shown(self) -> str:
+        """The interval in the measure's own unit; of accuracies, in points."""
+        known = measure(self.protocol, self.metric, self.data)
+        return format(self.difference.scaled(known.factor), known.digits)
+
+
+def gains(control: Iterable[Result], vcr: Iterable[Result]) -> list[Gain]:
+    """Every measurement that both have, paired by seed, settings and data."""
+    theirs, ours = ({key(r): r for r in side} for side in (control, vcr))
+    cells: dict[tuple, list[tuple[Result, Result]]] = {}
+    for both in (both for both in ours if both in theirs):
+        one = ours[both]
+        cell = (one.protocol, one.data, one.metric, one.fingerprint, settings(one))
+        cells.setdefault(cell, []).append((theirs[both], one))
+    return [Gain.of(pairs) for pairs in cells.values()]
+
+
+def means(results: Iterable[Result], data: Sequence[str]) -> list[Result]:
+    """For each network, seed, protocol and metric the mean over several data sets, where all of
+    them have it; its `data` says how many."""
+    cells: dict[tuple, dict[str, Result]] = {}
+    for r in results:
+        if r.data in data:
+            cells.setdefault((r.model, r.weights, r.seed, r.protocol, r.metric), {})[r.data] = r
+    return [
+        replace(
+            found[data[0]],
+            data=OTHERS.format(len(data)),
+            value=fmean(r.value for r in found.values()),
+            fingerprint="",
+            settings={"data": ", ".join(data)},
+        )
+        for found in cells.values()
+        if len(found) == len(data)
+    ]
+
+
+def key(result: Result) -> tuple:
+    """What a VCR run's number and its control's must have in common."""
+    r = result
+    return (r.protocol, r.data, r.metric, r.seed, r.fingerprint, settings(r))
+
+
+def settings(result: Result) -> str:
+    return json.dumps(result.settings, sort_keys=True)
+
+
+def comparison(found: Iterable[Gain], control: str, vcr: str) -> str:
+    """A line for each gain: both means, the difference with its interval, how many seeds."""
+    body = []
+    for gain in found:
+        known = measure(gain.protocol, gain.metric, gain.data)
+        shown = [known.show(gain.control), known.show(gain.vcr), gain.difference_shown]
+        body.append([known.label, *shown, str(len(gain.seeds))])
+    return rows(["", control, vcr, "difference [95 %]", "seeds"], body)

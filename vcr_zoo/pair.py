@@ -1,0 +1,176 @@
+"""A recipe and its control, both trained with several seeds and measured alike."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import shlex
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from vcr_zoo.card.gains import comparison, gains, means
+from vcr_zoo.card.words import MEASURES
+from vcr_zoo.results import Result, append, read
+from vcr_zoo.suite import measured, suite, targets
+from vcr_zoo.training import parse, train
+from vcr_zoo.training.options import check_recipe
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network of a pair: a recipe and a seed, and options over the recipe's."""
+
+    name: str
+    seed: int
+    folder: Path  # of all runs
+    command: str  # gives its numbers again
+    options: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> Path:
+        """The folder of its run."""
+        return self.folder / f"{self.name}-seed{self.seed}"
+
+    @property
+    def arguments(self) -> Namespace:
+        """What it is trained with."""
+        own = ["--recipe", self.name, "--seed", str(self.seed), "--resume", "auto"]
+        own += ["--output", str(self.folder), "--experiment", self.run.name]
+        return parse([*own, *self.options])
+
+
+def pair(
+    name: str,
+    against: str,
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    folder: Path = Path("runs/pairs"),
+    jobs: int = 1,
+    options: Sequence[str] = (),
+    tell: Callable[[str], None] = print,
+) -> int:
+    """Train a recipe and its control with every seed, measure them and compare.
+
+    What is done already is not done again; a run that was stopped goes on. Every number lands in
+    results.jsonl of `folder`, which `vcr-zoo card --add` takes.
+
+    Args:
+        name, against: recipes, which differ in VCR's coefficients alone.
+        jobs: networks at a time, which share the cores.
+        options: of training, over those of both recipes.
+        tell: receives a line for each network, and the table.
+
+    Returns:
+        How many networks could not be trained or measured.
+
+    Raises:
+        LookupError: for a recipe that does not exist.
+        ValueError: for recipes that differ in anything else, or no seeds.
+    """
+    check_pair(name, against, options)
+    seeds = list(dict.fromkeys(seeds))
+    if not seeds or jobs < 1:
+        raise ValueError("give at least one of --seeds, and --jobs of 1 or more")
+    tasks = [
+        Task(which, seed, folder, command(name, against, seed, options), tuple(options))
+        for seed in seeds
+        for which in (against, name)
+    ]
+    failed = 0
+    for done, (task, outcome) in enumerate(carried_out(tasks, jobs), start=1):
+        told = outcome if isinstance(outcome, Exception) else brief(outcome)
+        failed += isinstance(outcome, Exception)
+        tell(f"{done} of {len(tasks)}, {task.run.name}: {told}")
+    tell(f"\n{table(folder, name, against, seeds)}\n\n{folder / RESULTS}")
+    return failed
+
+
+def check_pair(name: str, against: str, options: Sequence[str] = ()) -> None:
+    """Refuse recipes of which VCR is not the only difference."""
+    ours, theirs = (vars(parse(["--recipe", which, *options])) for which in (name, against))
+    differ = {key for key in ours if ours[key] != theirs[key]} - {"given", "recipe"}
+    if wrong := sorted(key for key in differ if key not in ("vcr_alpha", "vcr_beta")):
+        raise ValueError(f"{name} and {against} differ in {', '.join(wrong)}, not in VCR alone")
+    if theirs["vcr_alpha"] or theirs["vcr_beta"]:
+        raise ValueError(f"{against} is no control: its coefficients are not zero")
+
+
+def command(name: str, against: str, seed: int, options: Sequence[str]) -> str:
+    words = ["vcr-zoo", "pair", name, "--against", against, "--seeds", str(seed), *options]
+    return shlex.join(words)
+
+
+def carried_out(
+    tasks: Sequence[Task], jobs: int
+) -> Iterator[tuple[Task, list[Result] | Exception]]:
+    """Tasks with what came out, as they are done."""
+    if jobs == 1:
+        for task in tasks:
+            yield task, attempt(task)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
+    ) as pool:
+        futures = {pool.submit(attempt, task, False): task for task in tasks}
+        for future in concurrent.futures.as_completed(futures):
+            yield futures[future], future.result()
+
+
+def attempt(task: Task, progress: bool | None = None) -> list[Result] | Exception:
+    """The results of one network, or why there are none."""
+    try:
+        trained(task, progress)
+        return evaluated(task)
+    except (LookupError, ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
+        return error
+
+
+def trained(task: Task, progress: bool | None = None) -> None:
+    """Train a network unless it is there; of its run the weights stay, and no checkpoints.
+
+    Raises:
+        ValueError: if what is there was trained otherwise.
+    """
+    if (task.run / "args.yaml").exists():
+        check_recipe(task.run, task.name, "--seed", str(task.seed), *task.options)
+    if not (task.run / "model.safetensors").exists():
+        train(task.arguments, progress)
+    for checkpoint in task.run.glob("*.pth.tar"):  # three times the weights each, many times
+        checkpoint.unlink()
+
+
+def evaluated(task: Task) -> list[Result]:
+    """Measure a network with the whole suite, and write down what is not there yet."""
+    path, found = task.folder / RESULTS, []
+    known = {r.cell() for r in read(path)}
+    where = {"cells": task.folder / "cells.jsonl"}
+    with tempfile.TemporaryDirectory() as cache:  # of features that nobody asks for again
+        for job in suite(task.arguments):
+            for result in measured(job, str(task.run), seed=task.seed, cache=cache, **where):
+                named = replace(result, model=task.name, command=task.command)
+                if named.cell() not in known:
+                    append(path, named)
+                found.append(named)
+    return found
+
+
+def brief(results: Sequence[Result]) -> str:
+    """One line of a network's accuracies."""
+    shown = [r for r in results if r.metric == "top1"]
+    return ", ".join(f"{r.protocol} {r.data} {100 * r.value:.2f}" for r in shown)
+
+
+def table(folder: Path, name: str, against: str, seeds: Sequence[int]) -> str:
+    """What was measured of both, with the mean over the data sets that are not the source."""
+    known = [r for r in read(folder / RESULTS) if r.seed in seeds]
+    known = [r for r in known if (r.protocol, r.metric) in MEASURES]
+    known = [*means(known, targets(parse(["--recipe", name]).dataset)), *known]
+    control, ours = ([r for r in known if r.model == which] for which in (against, name))
+    return comparison(gains(control, ours), against, name)
