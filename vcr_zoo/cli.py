@@ -730,7 +730,8 @@ def run_card(args) -> int:
         print("\n".join(f"{path} written" for path in card.regenerate()) or "all is up to date")
     stale = card.check() if args.check else []
     for path in stale:
-        print(f"{path} is out of date: vcr-zoo card --all writes it", file=sys.stderr)
+        what = "is of no weights: remove it" if path.is_dir() else "is out of date: --all writes it"
+        print(f"{path} {what}", file=sys.stderr)
     return 1 if stale else 0
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 
-from vcr_zoo.card.gains import comparison, gains, means
-from vcr_zoo.card.words import MEASURES
+from vcr_zoo.card.gains import PAIR, Paired, comparison
 from vcr_zoo.results import Result, append, read
-from vcr_zoo.suite import measured, suite, targets
+from vcr_zoo.suite import measured, suite
 from vcr_zoo.training import parse, train
 from vcr_zoo.training.options import check_recipe
 
@@ -102,7 +101,7 @@ def check_pair(name: str, against: str, options: Sequence[str] = ()) -> None:
 
 
 def command(name: str, against: str, seed: int, options: Sequence[str]) -> str:
-    words = ["vcr-zoo", "pair", name, "--against", against, "--seeds", str(seed), *options]
+    words = [*PAIR.split(), name, "--against", against, "--seeds", str(seed), *options]
     return shlex.join(words)
 
 
@@ -169,8 +168,6 @@ def brief(results: Sequence[Result]) -> str:
 
 def table(folder: Path, name: str, against: str, seeds: Sequence[int]) -> str:
     """What was measured of both, with the mean over the data sets that are not the source."""
-    known = [r for r in read(folder / RESULTS) if r.seed in seeds]
-    known = [r for r in known if (r.protocol, r.metric) in MEASURES]
-    known = [*means(known, targets(parse(["--recipe", name]).dataset)), *known]
-    control, ours = ([r for r in known if r.model == which] for which in (against, name))
-    return comparison(gains(control, ours), against, name)
+    known = tuple(r for r in read(folder / RESULTS) if r.seed in seeds)
+    found = Paired(against, name, parse(["--recipe", name]).dataset, known)
+    return comparison(found.gains(), against, name)

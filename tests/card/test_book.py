@@ -28,6 +28,12 @@ def test_what_was_measured_on_the_published_file_stands_beside_a_runs(tmp_path):
     assert len(read(path)) == 2
 
 
+def test_results_are_entered_in_a_checkout_only(tmp_path):
+    with pytest.raises(FileNotFoundError, match="in a checkout"):
+        add([result()], tmp_path / "model_cards" / "results.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_of_results_is_entered_with_the_hardware(tmp_path):
     append(tmp_path / "new.jsonl", result(versions={"torch": "2"}))
     append(tmp_path / "new.jsonl", result(model="other.one"))

@@ -1,6 +1,7 @@
 """Cards say what was measured, completely, and what is committed is what is generated."""
 
 import re
+import shutil
 from dataclasses import replace
 from statistics import fmean
 
@@ -17,7 +18,7 @@ from vcr_zoo.card.pictures import DRAWN, stamp_of
 from vcr_zoo.card.stats import stats
 from vcr_zoo.card.words import code, text
 from vcr_zoo.cli import main
-from vcr_zoo.results import paired, read
+from vcr_zoo.results import append, paired, read
 
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
 
@@ -41,12 +42,10 @@ def test_no_card_is_left_of_weights_that_are_gone():
 
 
 def test_a_gain_is_the_mean_difference_of_runs_with_the_same_seed(found):
-    gain = next(g for g in found.gains() if g.metric == "silhouettes")
-    rows = read(CARDS / "results.jsonl")
-    by_seed = {
-        name: {r.seed: r.value for r in rows if (r.model, r.metric) == (name, "silhouettes")}
-        for name in (VCR, CONTROL)
-    }
+    gain = next(
+        g for g in found.compared.gains() if (g.protocol, g.data) == ("probe", "silhouettes")
+    )
+    by_seed = {name: by_seed_of(name, "silhouettes") for name in (VCR, CONTROL)}
     differences = [by_seed[VCR][seed] - by_seed[CONTROL][seed] for seed in range(5)]
 
     assert gain.seeds == (0, 1, 2, 3, 4)
@@ -55,12 +54,50 @@ def test_a_gain_is_the_mean_difference_of_runs_with_the_same_seed(found):
     assert f"+{100 * fmean(differences):.2f} [" in card.card(found)
 
 
+def by_seed_of(name: str, data: str) -> dict[int, float]:
+    """Probes of a pair's runs, from the file itself."""
+    rows = (r for r in read(CARDS / "results.jsonl") if r.command.startswith("vcr-zoo pair"))
+    wanted = (name, "probe", data, "top1")
+    return {r.seed: r.value for r in rows if (r.model, r.protocol, r.data, r.metric) == wanted}
+
+
+def test_the_headline_of_other_sets_is_the_mean_of_their_means(found):
+    """By hand: of every seed the mean over the four, and then the paired difference."""
+    others = ("mnist", "silhouettes", "glyphs", "digits8")
+    mean = {
+        name: [fmean(by_seed_of(name, data)[seed] for data in others) for seed in range(5)]
+        for name in (VCR, CONTROL)
+    }
+    gain = found.compared.headline("probe", "top1", on_source=False)
+
+    assert gain.difference == pytest.approx(
+        paired(v - c for v, c in zip(mean[VCR], mean[CONTROL], strict=True))
+    )
+    assert gain.vcr == pytest.approx(fmean(mean[VCR])) and gain.data == "mean of 4 other sets"
+
+
+def test_a_set_that_one_seed_lacks_makes_no_mean_of_it(found):
+    """Otherwise seeds would be compared on different data."""
+    fewer = [r for r in found.results if not (r.seed == 2 and r.data == "glyphs")]
+    gain = replace(found, results=tuple(fewer)).compared.headline("probe", "top1", on_source=False)
+
+    assert gain.seeds == (0, 1, 3, 4)
+
+
 def test_runs_with_the_same_weights_count_once(found):
     """A number written down twice must not narrow the interval."""
-    copied = [replace(r, seed=r.seed + 50) for r in found.runs(VCR) + found.runs(CONTROL)]
+    copied = [
+        replace(r, seed=r.seed + 50)
+        for r in found.compared.runs(VCR) + found.compared.runs(CONTROL)
+    ]
     twice = replace(found, results=(*found.results, *copied))
+    once, again = (
+        {(g.protocol, g.data, g.metric): g for g in f.compared.gains()} for f in (found, twice)
+    )
 
-    assert [g.difference for g in twice.gains()] == [g.difference for g in found.gains()]
+    assert {key: g.difference for key, g in again.items()} == {
+        key: g.difference for key, g in once.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -117,7 +154,9 @@ def test_eval_results_are_in_the_hubs_current_format(found):
     (content,) = eval_results(found).values()
     entries = huggingface_hub._eval_results.parse_eval_result_entries(yaml.safe_load(content))
 
-    assert len(entries) == 4 and {e.dataset_id for e in entries} == {
+    stated = [r for r in found.published(VCR).values() if r.data == "fmnist"]
+    stated = [r for r in stated if r.protocol in ("eval", "probe", "fewshot")]
+    assert len(entries) == len(stated) > 3 and {e.dataset_id for e in entries} == {
         "zalando-datasets/fashion_mnist"
     }
 
@@ -128,7 +167,7 @@ def test_every_number_has_its_command_data_and_versions(found):
     for result in found.results:
         if result.model == VCR:
             assert result.fingerprint[:16] in how
-    assert "vcr-zoo demo --seeds 5" in how and f"vcr-zoo reproduce {VCR}" in how
+    assert f"vcr-zoo pair {VCR}" in how and f"vcr-zoo reproduce {VCR}" in how
     assert f"torch {found.results[0].versions['torch']}" in how and "hardware" in how
 
 
@@ -156,7 +195,8 @@ def test_fields_can_break_neither_yaml_nor_html(found):
     assert "<script" not in made
     assert not re.search(r"(?<!\\)\]\(javascript", re.sub(r"`[^`\n]*`", "", made))
     assert made.count("\n---\n") == 1 and head_of(made)["license"] == "mit"
-    assert all(line.count("|") == 6 for line in made.splitlines() if line.startswith("| source"))
+    lines = [line for line in made.splitlines() if line.startswith("| linear probe")]
+    assert lines and all(line.count("|") in (4, 6) for line in lines)
 
 
 def test_text_and_code_are_one_line_and_shown_letter_by_letter():
@@ -181,16 +221,78 @@ def test_a_picture_is_drawn_again_only_if_its_numbers_change(found, tmp_path):
         (tmp_path / name).write_bytes(files[name])
         assert len(stamp_of(tmp_path / name)) == 64 and DRAWN.encode() in files[name]
     (tmp_path / "spectrum.png").write_bytes(files["spectrum.png"] + b"kept")
-    changed = [
-        replace(r, value=r.value + 0.01) if r.metric == "source" else r for r in found.results
-    ]
+    changed = [replace(r, value=r.value + 0.01) if is_run(r, "eval") else r for r in found.results]
     again = card.card_files(replace(found, results=tuple(changed)), folder=tmp_path)
 
     assert again["spectrum.png"].endswith(b"kept")
     assert again["transfer.png"] == files["transfer.png"]  # both moved alike: same differences
-    one = [replace(r, value=0.5) if r.metric == "source" and r.model == VCR else r for r in changed]
+    one = [replace(r, value=0.5) if is_run(r, "eval") and r.model == VCR else r for r in changed]
     moved = card.card_files(replace(found, results=tuple(one)), folder=tmp_path)
     assert moved["transfer.png"] != files["transfer.png"]
+
+
+def is_run(result, protocol: str) -> bool:
+    return result.protocol == protocol and result.command.startswith("vcr-zoo pair")
+
+
+def test_a_card_without_labels_shows_features_and_no_classifier(found):
+    """As of a SimCLR pair: nothing on it speaks of classes, and what it shows runs."""
+    entry = replace(found.entry, num_classes=0, label_names=(), hub=None, revision=None)
+    recipe = {**found.recipe, "task": "simclr"}
+    results = tuple(r for r in found.results if r.protocol != "eval")
+    made = card.card(replace(found, entry=entry, recipe=recipe, results=results))
+
+    assert head_of(made)["pipeline_tag"] == "image-feature-extraction"
+    assert "without labels, by SimCLR" in made and "**Classes:**" not in made
+    snippet = re.search(r"```python\n(.*?)```", made, re.DOTALL)[1]
+    space = {}
+    exec(snippet, space)
+    assert space["embedding"].shape == (1, 96) and "probabilities" not in space
+
+
+def test_a_card_on_the_hub_links_to_its_control_and_needs_timm_alone(found):
+    made = card.card(found, hub="org/" + VCR)
+
+    assert f"[`{CONTROL}`](https://huggingface.co/org/{CONTROL})" in made
+    assert "`pip install timm`" in made and "import timm, vcr_zoo" not in made
+    assert "`pip install vcr_zoo`" in card.card(
+        replace(found, entry=replace(found.entry, hub=None))
+    )
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({}, "trained from scratch"),
+        ({"pretrained": True}, "continued from timm's weights"),
+        ({"initial_checkpoint": "a.pth"}, "continued from other weights"),
+        ({"kd_model_name": "resnet50"}, "taught by `resnet50`"),
+    ],
+)
+def test_a_card_says_what_training_began_from(found, change, words):
+    made = card.card(replace(found, recipe={**found.recipe, **change}))
+
+    assert words in made
+    assert "base_model" not in head_of(made)  # timm has no weights of this architecture on the Hub
+
+
+def test_a_depth_curve_is_drawn_where_depths_were_measured(found):
+    assert "depth.png" not in card.card_files(found)
+    like = next(r for r in found.results if r.model == VCR)
+    swept = [
+        replace(like, protocol="finetune depth", metric="top1", data="silhouettes", seed=seed,
+                value=0.8 + 0.01 * t + 0.001 * seed, settings={"depth": t, "size": 200})
+        for t in range(4) for seed in (0, 1)
+    ]  # fmt: skip
+    files = card.card_files(replace(found, results=(*found.results, *swept)))
+
+    assert files["depth.png"].startswith(b"\x89PNG") and b"(depth.png)" in files["README.md"]
+    moved = [replace(r, value=r.value + 0.1) for r in swept]
+    again = card.card_files(replace(found, results=(*found.results, *moved)))
+    assert again["depth.png"] != files["depth.png"]
+    assert (
+        found.compared.gains() == replace(found, results=(*found.results, *swept)).compared.gains()
+    )
 
 
 def test_a_changed_result_makes_cards_and_readme_stale(tmp_path):
@@ -202,16 +304,29 @@ def test_a_changed_result_makes_cards_and_readme_stale(tmp_path):
     card.regenerate(folder)
 
     assert card.check(folder) == [] and readme.read_text().startswith("a\n")
-    source = '"metric": "source", "model": "test_resnet.vcr_fmnist4"'
-    changed = re.sub(rf"({source}.*?\"value\": )[0-9.]+", r"\g<1>0.5", lines)
-    (folder / "results.jsonl").write_text(changed)
+    rows = read(folder / "results.jsonl")
+    (folder / "results.jsonl").unlink()
+    for r in rows:
+        one = replace(r, value=0.5) if is_run(r, "eval") and r.model == VCR else r
+        append(folder / "results.jsonl", one)
     stale = {path.relative_to(tmp_path).parts[-2:] for path in card.check(folder)}
     assert {("README.md",), (VCR, "README.md"), (CONTROL, "README.md")} <= stale
 
 
-def test_a_readme_without_marks_is_refused():
-    with pytest.raises(ValueError, match="no place for the table"):
-        with_table("no marks", "| a |")
+def test_a_folder_of_weights_that_are_gone_is_told_of(tmp_path, capsys, monkeypatch):
+    folder = shutil.copytree(CARDS, tmp_path / "model_cards")
+    (folder / "test_resnet.gone").mkdir()
+    shutil.copy(CARDS.parent / "README.md", tmp_path)
+
+    assert card.check(folder) == [folder / "test_resnet.gone"]
+    monkeypatch.setattr(card, "check", lambda: [folder / "test_resnet.gone"])
+    assert main(["card", "--check"]) == 1 and "remove it" in capsys.readouterr().err
+
+
+def test_a_readme_without_marks_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("no marks")
+    with pytest.raises(ValueError, match=r"README\.md has no place for the table"):
+        with_table(tmp_path / "README.md", "| a |")
 
 
 def test_the_command_prints_a_card_and_checks_all(capsys):

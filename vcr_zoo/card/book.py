@@ -13,13 +13,21 @@ from .gains import settings
 
 
 def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
-    """Enter results; one of the same measurement, of whatever weights, is replaced. How many."""
+    """Enter results; one of the same measurement, of whatever weights, is replaced. How many.
+
+    Raises:
+        FileNotFoundError: outside of a checkout, which alone has `model_cards/`.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no {path.parent}: results are entered in a checkout of the repository, "
+            "installed with pip install -e ."
+        )
     new = {same(result): result for result in results}
     kept = [result for result in read(path) if same(result) not in new]
     content = [
         json.dumps(asdict(result), sort_keys=True) + "\n" for result in [*kept, *new.values()]
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
     replaced(path, "".join(content).encode())
     return len(new)
 

@@ -7,19 +7,16 @@ from pathlib import Path
 
 from vcr_zoo.data.load import row_of
 from vcr_zoo.results import Result, closest, read
-from vcr_zoo.suite import targets
 from vcr_zoo.training import parse
 from vcr_zoo.zoo import Entry, manifest
 
-from .gains import OTHERS, Gain, gains, means
-from .words import MEASURES
+from .gains import Paired
 
 CARDS = Path(__file__).parents[2] / "model_cards"  # in a checkout of the repository
 NAME = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 REPRODUCE = "vcr-zoo reproduce "  # the command of every number measured on the published weights
-PAIR = "vcr-zoo pair "  # and of every number of a pair trained anew
 
 
 @dataclass(frozen=True)
@@ -43,24 +40,11 @@ class Evidence:
         found = (r for r in self.results if r.model == name and r.command.startswith(REPRODUCE))
         return {(r.protocol, r.data, r.metric): r for r in found}
 
-    def gains(self) -> list[Gain]:
-        """VCR less control over training runs, paired by seed, settings and data; first the means
-        over the data sets that are not the source."""
-        control, vcr = map(self.runs, self.pair)
-        others = targets(self.recipe["dataset"])
-        return gains([*means(control, others), *control], [*means(vcr, others), *vcr])
-
-    def headline(self, protocol: str, metric: str, on_source: bool) -> Gain | None:
-        """The gain on the source, or the mean one on the other data sets."""
-        source = self.recipe["dataset"]
-        data = source if on_source else OTHERS.format(len(targets(source)))
-        wanted = (protocol, metric, data)
-        return next((g for g in self.gains() if (g.protocol, g.metric, g.data) == wanted), None)
-
-    def runs(self, name: str) -> list[Result]:
-        """What was measured on training runs by the recipe, seed by seed."""
-        mine = (r for r in self.results if r.model == name and r.command.startswith(PAIR))
-        return [r for r in mine if (r.protocol, r.metric) in MEASURES]
+    @property
+    def compared(self) -> Paired:
+        """Training runs by both recipes, seed by seed."""
+        control, vcr = self.pair
+        return Paired(control, vcr, self.recipe["dataset"], self.results)
 
     def depths(self, name: str) -> dict[str, dict[int, list[float]]]:
         """Accuracies over seeds by pictures and depth, where `vcr-zoo depth` measured them."""
@@ -126,7 +110,7 @@ def lacking(found: Evidence) -> list[str]:
         missing.append(
             f"its recipe and {found.partner.name}'s differ in {', '.join(sorted(other))}"
         )
-    if not found.gains():
+    if not found.compared.gains():
         missing.append("no results of it and its control under the same seed")
     stated = found.published(entry.name).values()
     if any(result.weights != entry.sha256 for result in stated):

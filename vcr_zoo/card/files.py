@@ -7,7 +7,7 @@ from vcr_zoo.results import read
 from vcr_zoo.zoo import manifest
 
 from .evidence import CARDS, Evidence, evidence
-from .markdown import card, table
+from .markdown import card, table, table_without_labels
 from .metadata import eval_results
 from .pictures import pictures
 
@@ -42,17 +42,21 @@ def generated(folder: Path = CARDS, readme: Path | None = None) -> dict[Path, by
         for found in founds
         for path, content in card_files(found, folder=folder / found.entry.name).items()
     }
-    pairs = [found for found in founds if found.entry.control]
-    return {**files, readme: with_table(readme.read_text(), table(pairs)).encode()}
+    tables = {
+        readme: table(found for found in founds if found.entry.control),
+        readme.parent / "docs" / "training.md": table_without_labels(results),
+    }
+    tables = {path: made for path, made in tables.items() if path.exists() or path == readme}
+    return files | {path: with_table(path, made) for path, made in tables.items()}
 
 
-def with_table(text: str, made: str) -> str:
-    """README with its table between the marks replaced."""
-    before, begin, rest = text.partition(BEGIN)
+def with_table(path: Path, made: str) -> bytes:
+    """A document with its table between the marks replaced."""
+    before, begin, rest = path.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"README.md has no place for the table: put {BEGIN} and {END} into it")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+        raise ValueError(f"{path.name} has no place for the table: put {BEGIN} and {END} into it")
+    return f"{before}{BEGIN}\n{made}\n{END}{after}".encode()
 
 
 def regenerate(folder: Path = CARDS, readme: Path | None = None) -> list[Path]:
@@ -65,8 +69,10 @@ def regenerate(folder: Path = CARDS, readme: Path | None = None) -> list[Path]:
 
 
 def check(folder: Path = CARDS, readme: Path | None = None) -> list[Path]:
-    """Generated files that differ from what is there."""
-    return list(differing(generated(folder, readme)))
+    """Generated files that differ from what is there, and folders of weights that are gone."""
+    gone = {path for path in folder.iterdir() if path.is_dir()}
+    gone -= {folder / name for name in manifest()}
+    return [*differing(generated(folder, readme)), *sorted(gone)]
 
 
 def differing(files: Mapping[Path, bytes]) -> dict[Path, bytes]:

@@ -1,15 +1,18 @@
 """VCR less control: means over seeds and paired differences, from recorded results."""
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import NamedTuple
 
 from vcr_zoo.results import Interval, Result, paired
+from vcr_zoo.suite import targets
 
-from .words import measure, rows
+from .words import MEASURES, measure, rows
 
+PAIR = "vcr-zoo pair "  # the command of every number of a pair trained anew
 OTHERS = "mean of {} other sets"  # what stands for a data set where several were averaged
 
 
@@ -43,6 +46,40 @@ class Gain(NamedTuple):
         """The interval in the measure's own unit; of accuracies, in points."""
         known = measure(self.protocol, self.metric, self.data)
         return format(self.difference.scaled(known.factor), known.digits)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A control and a VCR network, both trained by `vcr-zoo pair` with several seeds."""
+
+    control: str
+    vcr: str
+    source: str  # data set that they were trained on
+    results: tuple[Result, ...]
+
+    def gains(self) -> list[Gain]:
+        """VCR less control, paired by seed, settings and data; first the means over the data sets
+        that are not the source."""
+        others = targets(self.source)
+        control, vcr = (self.runs(name) for name in (self.control, self.vcr))
+        return gains([*means(control, others), *control], [*means(vcr, others), *vcr])
+
+    def headline(self, protocol: str, metric: str, on_source: bool) -> Gain | None:
+        """The gain on the source, or the mean one on the other data sets."""
+        data = self.source if on_source else OTHERS.format(len(targets(self.source)))
+        wanted = (protocol, metric, data)
+        return next((g for g in self.gains() if (g.protocol, g.metric, g.data) == wanted), None)
+
+    def runs(self, name: str) -> list[Result]:
+        """What was measured on training runs by a recipe, seed by seed."""
+        mine = (r for r in self.results if r.model == name and r.command.startswith(PAIR))
+        return [r for r in mine if (r.protocol, r.metric) in MEASURES]
+
+
+def declared(results: Iterable[Result]) -> dict[str, str]:
+    """Pairs that were trained: VCR network -> control, as their commands say."""
+    commands = dict.fromkeys(r.command for r in results if r.command.startswith(PAIR))
+    return {words[2]: words[4] for words in map(shlex.split, commands)}
 
 
 def gains(control: Iterable[Result], vcr: Iterable[Result]) -> list[Gain]:

@@ -1,17 +1,18 @@
 """The card itself, section by section, and README's table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
 from vcr_zoo.data.load import row_of
 from vcr_zoo.placement import split
 from vcr_zoo.results import Result
+from vcr_zoo.training import parse
 
 from .evidence import Evidence
-from .gains import Gain, comparison
+from .gains import Gain, Paired, comparison, declared
 from .metadata import metadata
 from .stats import build, placements, stats
-from .words import HEADLINES, code, measure, rows, text
+from .words import HEADLINES, WITHOUT_LABELS, code, measure, rows, text
 
 METHOD = "[variance-covariance regularization](https://arxiv.org/abs/2306.13292) (VCR)"
 CITATION = """```bibtex
@@ -179,7 +180,7 @@ def compared(found: Evidence) -> str:
         "Networks trained anew by both recipes, a pair for each seed; the difference is paired, "
         "with Student's 95 % interval. Differences of accuracies are in percentage points. An "
         "interval that holds zero is no evidence of a difference.\n\n"
-        f"{comparison(found.gains(), f'control {code(control)}', f'VCR {code(vcr)}')}\n\n"
+        f"{comparison(found.compared.gains(), f'control {code(control)}', f'VCR {code(vcr)}')}\n\n"
         "![Differences of accuracies with their intervals](transfer.png)\n\n"
         "![Spectrum of the features' covariance](spectrum.png)"
         f"{depth if found.depths(control) or found.depths(vcr) else ''}"
@@ -261,17 +262,35 @@ assessed: do not use it for decisions about people."""
 
 def table(evidences: Iterable[Evidence]) -> str:
     """README's table: each VCR network above its control and their paired gains."""
-    head, body = ["weights, and their control", "parameters", *HEADLINES], []
+    body = []
     for found in evidences:
-        shown = [found.headline(*headline) for headline in HEADLINES.values()]
-        control, vcr = found.pair
         size = f"{stats(found.entry).parameters / 1e6:.2f} M"
-        body.append([code(vcr), size, *(cell(g, "vcr") for g in shown)])
-        body.append([code(control), size, *(cell(g, "control") for g in shown)])
-        seeds = max((len(g.seeds) for g in shown if g), default=0)
-        last = [g.difference_shown if g else "" for g in shown]
-        body.append([f"gain [95 %], {seeds} seeds", "", *last])
-    return rows(head, body)
+        ours, theirs, gain = lines(found.compared, HEADLINES)
+        body += [[ours[0], size, *ours[1:]], [theirs[0], size, *theirs[1:]]]
+        body.append([gain[0], "", *gain[1:]])
+    return rows(["weights, and their control", "parameters", *HEADLINES], body)
+
+
+def table_without_labels(results: Sequence[Result]) -> str:
+    """Self-supervised pairs: each VCR network above its control and their paired gains."""
+    body = []
+    for vcr, control in declared(results).items():
+        recipe = parse(["--recipe", vcr])
+        if recipe.task in LEARNED:
+            pair = Paired(control, vcr, recipe.dataset, tuple(results))
+            body += lines(pair, WITHOUT_LABELS)
+    return rows(["recipe, and its control", *WITHOUT_LABELS], body)
+
+
+def lines(pair: Paired, columns: Mapping[str, tuple[str, str, bool]]) -> list[list[str]]:
+    """A VCR network, its control and the gains, each with a cell for every column."""
+    shown = [pair.headline(*column) for column in columns.values()]
+    seeds = max((len(g.seeds) for g in shown if g), default=0)
+    return [
+        [code(pair.vcr), *(cell(g, "vcr") for g in shown)],
+        [code(pair.control), *(cell(g, "control") for g in shown)],
+        [f"gain [95 %], {seeds} seeds", *(g.difference_shown if g else "" for g in shown)],
+    ]
 
 
 def cell(gain: Gain | None, side: str) -> str:

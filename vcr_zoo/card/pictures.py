@@ -54,7 +54,7 @@ def png(figure, stamp: str) -> bytes:
 def transfer_numbers(found: Evidence) -> list[tuple[str, float, float, float, int]]:
     """(label, mean, low, high, seeds) of the main accuracies' paired differences, in points."""
     shown = []
-    for gain in found.gains():
+    for gain in found.compared.gains():
         known = measure(gain.protocol, gain.metric, gain.data)
         if (gain.protocol, gain.metric) in COMPARED:
             points = gain.difference.scaled(known.factor)

@@ -42,6 +42,12 @@ HEADLINES = {  # README's columns: (protocol, metric, on the source or on other 
     "linear probe, other sets": ("probe", "top1", False),
     "5 pictures a class, other sets": ("fewshot", "5-shot", False),
 }
+WITHOUT_LABELS = {  # columns of the table of self-supervised pairs
+    **{title: headline for title, headline in HEADLINES.items() if headline[0] != "eval"},
+    "effective rank": ("spectrum", "effective_rank", True),
+    "mean correlation": ("spectrum", "correlation", True),
+    "mean deviation": ("spectrum", "deviation", True),
+}
 
 
 def measure(protocol: str, metric: str, data: str) -> Measure:

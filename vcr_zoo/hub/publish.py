@@ -75,4 +75,6 @@ def record(made: Release, done: Published, path: Path) -> None:
     fields = {**before, "hub": done.repo, "revision": done.commit, "sha256": made.sha256}
     if fields != before:
         zoo.record(made.name, fields, path)
-        tqdm.write(f"{path.name} says so: commit it, and `vcr-zoo card --all`")
+        earlier = before.get("hub", done.repo)
+        instead = "" if earlier == done.repo else f", instead of {earlier}"
+        tqdm.write(f"{path.name} says so{instead}: commit it, and `vcr-zoo card --all`")
