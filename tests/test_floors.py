@@ -14,7 +14,7 @@ FLOORS = (
     ("transfer",),
     ("suite",),
     ("card",),
-    ("hub", "bench", "pair", "demo"),
+    ("hub", "bench", "study", "demo"),
     ("cli",),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -71,7 +71,7 @@ def add_pair(commands) -> None:
 def run_pair(args) -> int:
     from pathlib import Path
 
-    from vcr_zoo.pair import pair
+    from vcr_zoo.study.pair import pair
 
     options = {"seeds": args.seeds, "folder": Path(args.output), "jobs": args.jobs}
     options["options"] = args.rest

@@ -1,47 +1,21 @@
 """A recipe and its control, both trained with several seeds and measured alike."""
 
-import concurrent.futures
-import multiprocessing
-import os
 import shlex
 import tempfile
-from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
+from tqdm import tqdm
 
 from vcr_zoo.card.gains import PAIR, Paired, comparison
 from vcr_zoo.results import Result, append, read
 from vcr_zoo.suite import measured, suite
-from vcr_zoo.training import parse, train
-from vcr_zoo.training.options import check_recipe
+from vcr_zoo.training import parse
+
+from .runs import Task, carried_out
 
 RESULTS = "results.jsonl"
-
-
-@dataclass(frozen=True)
-class Task:
-    """One network of a pair: a recipe and a seed, and options over the recipe's."""
-
-    name: str
-    seed: int
-    folder: Path  # of all runs
-    command: str  # gives its numbers again
-    options: tuple[str, ...] = ()
-
-    @property
-    def run(self) -> Path:
-        """The folder of its run."""
-        return self.folder / f"{self.name}-seed{self.seed}"
-
-    @property
-    def arguments(self) -> Namespace:
-        """What it is trained with."""
-        own = ["--recipe", self.name, "--seed", str(self.seed), "--resume", "auto"]
-        own += ["--output", str(self.folder), "--experiment", self.run.name]
-        return parse([*own, *self.options])
 
 
 def pair(
@@ -52,7 +26,7 @@ def pair(
     folder: Path = Path("runs/pairs"),
     jobs: int = 1,
     options: Sequence[str] = (),
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = tqdm.write,
 ) -> int:
     """Train a recipe and its control with every seed, measure them and compare.
 
@@ -77,12 +51,20 @@ def pair(
     if not seeds or jobs < 1:
         raise ValueError("give at least one of --seeds, and --jobs of 1 or more")
     tasks = [
-        Task(which, seed, folder, command(name, against, seed, options), tuple(options))
+        Task(
+            which,
+            seed,
+            folder / f"{which}-seed{seed}",
+            command(name, against, seed, options),
+            tuple(options),
+        )
         for seed in seeds
         for which in (against, name)
     ]
     failed = 0
-    for done, (task, outcome) in enumerate(carried_out(tasks, jobs), start=1):
+    outcomes = carried_out(tasks, evaluated, jobs)
+    bar = tqdm(outcomes, total=len(tasks), unit="network", disable=jobs == 1)  # one shows its own
+    for done, (task, outcome) in enumerate(bar, start=1):
         told = outcome if isinstance(outcome, Exception) else brief(outcome)
         failed += isinstance(outcome, Exception)
         tell(f"{done} of {len(tasks)}, {task.run.name}: {told}")
@@ -105,51 +87,11 @@ def command(name: str, against: str, seed: int, options: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def carried_out(
-    tasks: Sequence[Task], jobs: int
-) -> Iterator[tuple[Task, list[Result] | Exception]]:
-    """Tasks with what came out, as they are done."""
-    if jobs == 1:
-        for task in tasks:
-            yield task, attempt(task)
-        return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with concurrent.futures.ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
-    ) as pool:
-        futures = {pool.submit(attempt, task, False): task for task in tasks}
-        for future in concurrent.futures.as_completed(futures):
-            yield futures[future], future.result()
-
-
-def attempt(task: Task, progress: bool | None = None) -> list[Result] | Exception:
-    """The results of one network, or why there are none."""
-    try:
-        trained(task, progress)
-        return evaluated(task)
-    except (LookupError, ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
-        return error
-
-
-def trained(task: Task, progress: bool | None = None) -> None:
-    """Train a network unless it is there; of its run the weights stay, and no checkpoints.
-
-    Raises:
-        ValueError: if what is there was trained otherwise.
-    """
-    if (task.run / "args.yaml").exists():
-        check_recipe(task.run, task.name, "--seed", str(task.seed), *task.options)
-    if not (task.run / "model.safetensors").exists():
-        train(task.arguments, progress)
-    for checkpoint in task.run.glob("*.pth.tar"):  # three times the weights each, many times
-        checkpoint.unlink()
-
-
 def evaluated(task: Task) -> list[Result]:
     """Measure a network with the whole suite, and write down what is not there yet."""
-    path, found = task.folder / RESULTS, []
+    path, found = task.run.parent / RESULTS, []
     known = {r.cell() for r in read(path)}
-    where = {"cells": task.folder / "cells.jsonl"}
+    where = {"cells": task.run.parent / "cells.jsonl"}
     with tempfile.TemporaryDirectory() as cache:  # of features that nobody asks for again
         for job in suite(task.arguments):
             for result in measured(job, str(task.run), seed=task.seed, cache=cache, **where):

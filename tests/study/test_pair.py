@@ -1,18 +1,19 @@
 """A pair trained and measured on a small Fashion-MNIST of made pictures, in its own file format."""
 
-import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from vcr_zoo import data, suite
 from vcr_zoo.cli import main
 from vcr_zoo.data import DATASETS
-from vcr_zoo.pair import RESULTS, Task, check_pair, pair
 from vcr_zoo.results import paired, read
+from vcr_zoo.study.pair import RESULTS, check_pair, pair
+from vcr_zoo.study.runs import Task
 from vcr_zoo.training import parse, train
 
-from .data.sets import small_fmnist, write_mnist_like
+from ..data.sets import small_fmnist, write_mnist_like
 
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
 QUICK = ("--train-num-samples", "256", "--epochs", "1", "--batch-size", "64")
@@ -77,7 +78,7 @@ def test_what_is_there_is_neither_trained_nor_written_again(made, monkeypatch):
         trained.append(args.experiment)
         return train(args, progress)
 
-    monkeypatch.setattr("vcr_zoo.pair.train", counted)
+    monkeypatch.setattr("vcr_zoo.study.runs.train", counted)
     assert pair(VCR, CONTROL, seeds=[1, 0], **settings) == 0
     assert not trained and path.read_bytes() == before
 
@@ -136,7 +137,9 @@ def test_a_suite_has_no_classifier_to_ask_where_labels_were_not_seen():
     assert suite.Job("probe", "stamps") in jobs and suite.Job("probe", "openart") in jobs
 
 
-def test_a_command_names_what_was_asked(tmp_path):
-    task = Task(VCR, 3, tmp_path, "", ("--epochs", "1"))
-    assert task.arguments.seed == 3 and task.arguments.epochs == 1
-    assert json.dumps(task.arguments.experiment) == f'"{VCR}-seed3"'
+def test_a_task_is_trained_by_its_recipe_seed_and_options(tmp_path):
+    task = Task(VCR, 3, tmp_path / "run", "", ("--epochs", "1"))
+    args = task.arguments
+
+    assert (args.seed, args.epochs, args.vcr_alpha, args.experiment) == (3, 1, 1.0, "run")
+    assert Path(args.output) == tmp_path

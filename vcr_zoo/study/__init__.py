@@ -1,0 +1,1 @@
+"""Many runs of recipes: pairs compared over seeds, settings chosen on validation."""

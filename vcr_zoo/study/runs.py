@@ -1,0 +1,83 @@
+"""Networks trained by recipes, each once, several at a time."""
+
+import concurrent.futures
+import multiprocessing
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from vcr_zoo.training import parse, train
+from vcr_zoo.training.options import check_recipe
+
+ERRORS = (LookupError, ValueError, OSError, ImportError, RuntimeError, ArithmeticError)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network: a recipe and a seed, and options over the recipe's."""
+
+    name: str
+    seed: int
+    run: Path  # the folder of its run
+    command: str  # gives its numbers again
+    options: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> Namespace:
+        """What it is trained with."""
+        own = ["--recipe", self.name, "--seed", str(self.seed), "--resume", "auto"]
+        own += ["--output", str(self.run.parent), "--experiment", self.run.name]
+        return parse([*own, *self.options])
+
+
+def trained(task: Task, progress: bool | None = None) -> None:
+    """Train a network unless it is there; of its run the weights stay, and no checkpoints. A run
+    that was stopped goes on.
+
+    Raises:
+        ValueError: if what is there was trained otherwise.
+    """
+    if (task.run / "args.yaml").exists():
+        check_recipe(task.run, task.name, "--seed", str(task.seed), *task.options)
+    if not (task.run / "model.safetensors").exists():
+        train(task.arguments, progress)
+    for checkpoint in task.run.glob("*.pth.tar"):  # three times the weights each, many times
+        checkpoint.unlink()
+
+
+def carried_out(
+    tasks: Sequence[Task], work: Callable[[Task], T], jobs: int = 1
+) -> Iterator[tuple[Task, T | Exception]]:
+    """Every task trained, with what `work` then makes of it or why there is nothing, as they are
+    done.
+
+    Args:
+        work: a function of a module, which other processes can import.
+        jobs: networks at a time, in processes which share the cores.
+    """
+    if jobs == 1:
+        for task in tasks:
+            yield task, attempt(task, work)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
+    ) as pool:
+        futures = {pool.submit(attempt, task, work, False): task for task in tasks}
+        for future in concurrent.futures.as_completed(futures):
+            yield futures[future], future.result()
+
+
+def attempt(task: Task, work: Callable[[Task], T], progress: bool | None = None) -> T | Exception:
+    """Train, then work."""
+    try:
+        trained(task, progress)
+        return work(task)
+    except ERRORS as error:
+        return error
