@@ -352,11 +352,67 @@ def test_a_module_called_twice_counts_twice():
 def test_a_placement_that_is_not_reached_is_reported():
     """Reentrant checkpointing would hide it, and the run would train without VCR."""
     model = small()
-    penalties = attach(model, input_size=SIZE)
+    penalties = attach(model, every=1, input_size=SIZE)
     model.layer3.eval()
 
     with pytest.raises(RuntimeError, match=r"did not regularize layer3\.0"), penalties.collect():
         model(images())
+
+
+def test_placements_that_take_turns_add_up_to_all_at_once():
+    """Over as many steps as there are turns: gradients, penalties, and what is logged of them."""
+
+    def steps(every):
+        torch.manual_seed(0)
+        model = small()
+        settings = {"rows": None, "every": every, "input_size": SIZE}
+        penalties = attach(model, "blocks,pooled", alpha=[1, 2], beta=[3, 1], **settings)
+        found = []
+        for _ in range(3):
+            with penalties.collect() as collected:
+                model(images())
+            collected.total.backward()
+            found.append((collected.total.detach(), collected.variance, collected.covariance))
+        sums = [torch.stack(values).sum(dim=0) for values in zip(*found, strict=True)]
+        return sums, [p.grad for p in model.parameters() if p.grad is not None], found
+
+    at_once, in_turns = steps(1), steps(3)
+    torch.testing.assert_close(in_turns[:2], at_once[:2], rtol=1e-4, atol=1e-6)
+    taking_part = [[v.item() > 0 for v in variance] for _, variance, _ in in_turns[2]]
+    vectors = [True, True]  # the last block's map is one pixel
+    assert taking_part == [[i == step for i in range(3)] + vectors for step in range(3)]
+
+
+@pytest.mark.parametrize(
+    "layers, settings, expected",
+    [
+        ("layer1,layer2,layer3,conv1,bn1", {}, 4),
+        ("layer1,layer2,layer3,conv1,bn1", {"rows": None}, 1),
+        ("layer1,layer2,layer3", {"every": 2}, 2),
+        ("layer1,layer2", {}, 2),  # no step goes without
+        ("pooled", {}, 1),
+        ("pooled", {"every": 3}, 1),
+    ],
+)
+def test_how_many_take_turns(layers, settings, expected):
+    penalties = attach(small(), layers, input_size=SIZE, **settings)
+
+    assert {k for k, _ in penalties.turns} == {expected}
+    assert {turn for _, turn in penalties.turns} == set(range(expected))
+
+
+def test_whose_turn_it_is_depends_on_the_step_alone():
+    """So a resumed run goes on with the placement that comes next."""
+
+    def takes_part(step):
+        model = small()
+        penalties = attach(model, input_size=SIZE)
+        penalties.step = step
+        with penalties.collect():
+            model(images())
+        return penalties.takes_part.index(True)
+
+    assert [takes_part(step) for step in (0, 1, 2, 3, 7)] == [0, 1, 2, 0, 1]  # of three maps
 
 
 @pytest.mark.parametrize(
@@ -370,6 +426,7 @@ def test_a_placement_that_is_not_reached_is_reported():
             "alpha must be zero or more, and finite, not -1",
         ),
         (dict(layers="blocks", beta=float("inf")), ValueError, "beta must be zero or more"),
+        (dict(layers="blocks", every=0), ValueError, "every=0: 1 takes all placements"),
         (dict(layers="blocks", beta=float("nan")), ValueError, "beta must be zero or more"),
         (
             dict(layers="blocks,pooled", alpha=[1.0, 2.0, 3.0]),

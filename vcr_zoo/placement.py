@@ -25,6 +25,7 @@ from vcr_zoo.results import closest
 LAYERS = ("blocks", "stages", "pooled")
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 NOT_BLOCKS = ("stem", "downsample", "patch_embed", "pos_block", "cpe", "global_block")
+EVERY = 4  # steps in which maps take turns, unless said otherwise
 TRACE_BATCH = 3  # no network has three channels or positions where a batch is expected
 
 
@@ -339,7 +340,9 @@ class Collected:
     """What the taps added in one forward pass.
 
     V and K of every placement, without a gradient: (m,) each; of a module that is called several
-    times their sums. K is zero where its weight is, because it is not computed there.
+    times their sums. K is zero where its weight is, because it is not computed there. Of placements
+    that take turns: k times V and K in the one of k steps that they take part in, zero in the
+    others, so that means over steps are those of V and K.
     """
 
     total: Tensor | float = 0.0  # add this to the loss
@@ -355,7 +358,9 @@ class Penalties:
         self.weights = weights  # (alpha, beta) of every placement
         self.delta, self.eps = settings["delta"], settings["eps"]
         self.rows, self.seed, self.group = settings["rows"], settings["seed"], settings["group"]
-        self.step = 0  # sampled rows are a function of (seed, step, placement)
+        self.turns = turns(placements, settings["every"])
+        self.takes_part = [True] * len(placements)  # in this step
+        self.step = 0  # who takes part, and with which rows, is a function of (seed, step)
         self.offsets = torch.zeros(len(placements), dtype=torch.int64)
         self.switched: set[nn.Module] = set()  # modules told to leave their input as it is
         self.must_clone: set[int] = set()  # placements changed in place where no flag forbids it
@@ -378,6 +383,7 @@ class Penalties:
         if self.rows is not None:
             generator = torch.Generator().manual_seed(hash((self.seed, self.step)) % 2**63)
             self.offsets.copy_(torch.randint(2**31, self.offsets.shape, generator=generator))
+        self.takes_part = [self.step % k == turn for k, turn in self.turns]
         self.step += 1
         self.few, self.done = [], []
         self.collecting = True
@@ -389,8 +395,9 @@ class Penalties:
             few, self.few, done, self.done = self.few, [], self.done, []
         if not self.placements or not torch.is_grad_enabled():
             return
-        reached = {i for i, *_ in (*few, *done)}
-        if missed := [p for i, p in enumerate(self.placements) if i not in reached]:
+        missed = {p for p, wanted in zip(self.placements, self.takes_part, strict=True) if wanted}
+        missed -= {self.placements[i] for i, *_ in (*few, *done)}
+        if missed := [p for p in self.placements if p in missed]:
             raise RuntimeError(
                 f"the forward pass did not regularize {missed[0]}"
                 f"{f' and {len(missed) - 1} more' if missed[1:] else ''}: is the model in training "
@@ -399,20 +406,26 @@ class Penalties:
         penalties = [penalty for _, penalty, _ in done]
         terms = {}  # (V, K) of every placement; of a module that is called twice there are two
         for i, _, values in done:
-            terms.setdefault(i, []).append(values)
-        for members, (alpha, beta) in alike(few, self.weights):
+            terms.setdefault(i, []).append(self.turns[i][0] * values)
+        for members, (alpha, beta) in alike(few, [self.weighted(i) for i, _ in few]):
             features = torch.stack([samples for _, samples in members])
             v, k = Terms.apply(features, self.delta, self.eps, beta > 0)
             penalties.append((alpha * v + beta * k).sum())
             for (i, _), values in zip(members, torch.stack([v, k], dim=1).detach(), strict=True):
-                terms.setdefault(i, []).append(values)
+                terms.setdefault(i, []).append(self.turns[i][0] * values)
         collected.total = torch.stack(penalties).sum()
-        each = [sum(terms[i][1:], terms[i][0]) for i in range(len(self.placements))]
+        zero = torch.zeros_like(next(iter(terms.values()))[0])
+        each = [sum(terms.get(i, ()), zero) for i in range(len(self.placements))]
         collected.variance, collected.covariance = torch.stack(each).unbind(dim=1)
+
+    def weighted(self, i: int) -> tuple[float, float]:
+        """alpha and beta of placement i in a step that it takes part in."""
+        alpha, beta = self.weights[i]
+        return alpha * self.turns[i][0], beta * self.turns[i][0]
 
     def tapped(self, i: int, x: Tensor) -> Tensor:
         """The tensor at placement i, tapped."""
-        place, (alpha, beta) = self.placements[i], self.weights[i]
+        place, (alpha, beta) = self.placements[i], self.weighted(i)
         offset = self.offsets[i]
         rows = self.rows if place.rows_per_image > 1 else None
         y, few, done = begin(
@@ -448,11 +461,19 @@ class Penalties:
             self.undo.pop()()
 
 
+def turns(placements: list[Placement], every: int) -> list[tuple[int, int]]:
+    """(k, turn) of every placement: it takes part in the steps that leave `turn` over when divided
+    by k. Maps share the steps evenly among themselves, vectors take part in all."""
+    maps = [i for i, place in enumerate(placements) if place.rows_per_image > 1]
+    k = max(1, min(every, len(maps)))  # no step goes without
+    return [(k, maps.index(i) % k) if i in maps else (1, 0) for i in range(len(placements))]
+
+
 def alike(few: list[tuple[int, Tensor]], weights: list[tuple[float, float]]):
     """Placements whose samples can be stacked, and their weights."""
     stacks = {}
-    for i, samples in few:
-        key = (samples.shape, samples.dtype, weights[i])
+    for (i, samples), weight in zip(few, weights, strict=True):
+        key = (samples.shape, samples.dtype, weight)
         stacks.setdefault(key, []).append((i, samples))
     return [(members, weight) for (*_, weight), members in stacks.items()]
 
@@ -470,7 +491,7 @@ class Hook:
         penalties = self.penalties
         if module is not self.module or not (penalties.active and module.training):
             return None
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or not penalties.takes_part[self.i]:
             return None
         place = penalties.placements[self.i]
         value = inputs if place.side == "input" else output
@@ -490,6 +511,7 @@ def attach(
     delta: float | None = 1.0,
     eps: float = 1e-4,
     rows: int | None = 64,
+    every: int | None = None,
     sync: bool = False,
     input_size: tuple[int, int, int] | None = None,
     seed: int = 0,
@@ -513,6 +535,8 @@ def attach(
             next, which makes the penalty nearly free; None takes all. Pooled vectors are few and
             all take part. Squared covariances of few samples come out larger, by about the
             product of the variances / (rows - 1).
+        every: maps and sequences take turns, each in one of so many steps with so many times its
+            weights; None: 4 where `rows` are sampled and 1, all in every step, where all are taken.
         sync: take statistics over all processes of the default group.
         seed: of the sampled rows.
 
@@ -523,6 +547,9 @@ def attach(
     """
     words = split(layers)
     check_settings(0, 0, delta, eps, rows)
+    every = (1 if rows is None else EVERY) if every is None else every
+    if every < 1:
+        raise ValueError(f"every={every}: 1 takes all placements in every step")
     alphas, betas = per_word("alpha", alpha, words), per_word("beta", beta, words)
     weights = {}
     if any(alphas) or any(betas):
@@ -537,6 +564,7 @@ def attach(
         delta=delta,
         eps=eps,
         rows=rows,
+        every=every,
         seed=seed,
         group=dist.group.WORLD if sync else None,
     )

@@ -8,7 +8,8 @@ from vcr_zoo.results import Result, append, read
 
 def result(**fields):
     return Result(
-        **{"model": "a.b", "data": "d", "protocol": "p", "metric": "m", "value": 1.0} | fields
+        **{"model": "a.b", "data": "d", "protocol": "probe", "metric": "top1", "value": 1.0}
+        | fields
     )
 
 
@@ -37,6 +38,7 @@ def test_results_are_entered_in_a_checkout_only(tmp_path):
 def test_a_file_of_results_is_entered_with_the_hardware(tmp_path):
     append(tmp_path / "new.jsonl", result(versions={"torch": "2"}))
     append(tmp_path / "new.jsonl", result(model="other.one"))
+    append(tmp_path / "new.jsonl", result(metric="gradient"))  # no card shows it
 
     assert add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl") == 1
     (only,) = read(tmp_path / "results.jsonl")

@@ -293,7 +293,7 @@ def test_a_non_finite_loss_stops_with_step_term_and_placement(small, tmp_path, m
 
     monkeypatch.setattr(loop, "after_update", poison)
     with pytest.raises(FloatingPointError, match=r"epoch 1, step 2: .*variance.*layer3\.0 is nan"):
-        train(parse(small("--vcr-alpha", "1", "--vcr-beta", "1")), progress=False)
+        train(parse(small(*"--vcr-alpha 1 --vcr-beta 1 --vcr-every 1".split())), progress=False)
     assert checkpoint.read(tmp_path / "run" / "last.pth.tar")["epoch"] == 0
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from vcr_zoo.results import Result, hardware, read
 from vcr_zoo.zoo import replaced
 
-from .evidence import CARDS, REPRODUCE
+from .evidence import CARDS, DEPTHS, REPRODUCE
 from .gains import settings
+from .words import MEASURES
 
 
 def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
@@ -33,17 +34,22 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
 
 
 def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.jsonl") -> int:
-    """Enter the results of a file that this machine has just measured.
+    """Enter the results of a file that this machine has just measured, those that cards show.
 
     Raises:
         ValueError: if it holds none of those names.
     """
     names = set(names)
-    found = [result for result in read(source) if result.model in names]
+    found = [r for r in read(source) if r.model in names and shown(r)]
     if not found:
         raise ValueError(f"{source} holds no results of {', '.join(sorted(names))}")
     known = [replace(r, versions={"hardware": hardware(), **r.versions}) for r in found]
     return add(known, path)
+
+
+def shown(result: Result) -> bool:
+    """Whether cards have a place for it."""
+    return (result.protocol, result.metric) in MEASURES or result.protocol == DEPTHS
 
 
 def same(result: Result) -> tuple:

@@ -16,6 +16,7 @@ CARDS = Path(__file__).parents[2] / "model_cards"  # in a checkout of the reposi
 NAME = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+DEPTHS = "finetune depth"  # the protocol of `vcr-zoo depth`
 REPRODUCE = "vcr-zoo reproduce "  # the command of every number measured on the published weights
 
 
@@ -50,7 +51,7 @@ class Evidence:
         """Accuracies over seeds by pictures and depth, where `vcr-zoo depth` measured them."""
         curves: dict[str, dict[int, list[float]]] = {}
         for r in self.results:
-            if (r.model, r.protocol, r.metric) == (name, "finetune depth", "top1"):
+            if (r.model, r.protocol, r.metric) == (name, DEPTHS, "top1"):
                 pictures = f"{r.settings['size'] or 'all'} pictures of {r.data}"
                 curve = curves.setdefault(pictures, {})
                 curve.setdefault(r.settings["depth"], []).append(r.value)

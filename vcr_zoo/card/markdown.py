@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
 from vcr_zoo.data.load import row_of
-from vcr_zoo.placement import split
+from vcr_zoo.placement import EVERY, split
 from vcr_zoo.results import Result
 from vcr_zoo.training import parse
 
@@ -163,11 +163,13 @@ def what_vcr_did(found: Evidence) -> str:
         )
     pooled = set(split(recipe["vcr_layers"])) == {"pooled"}  # of those all take part
     rows_used = "all" if pooled or not recipe["vcr_rows"] else f"at most {recipe['vcr_rows']}"
+    every = recipe["vcr_every"] or (EVERY if recipe["vcr_rows"] else 1)
+    turns = f", of a map in one of {every} steps" if every > 1 and not pooled else ""
     return head + (
         f"Features are regularized at {code(recipe['vcr_layers'])}: {where}. "
         f"alpha (variance) {recipe['vcr_alpha']:g}, beta (covariance) {recipe['vcr_beta']:g}, "
         f"delta (where the covariance term turns linear) {recipe['vcr_delta']:g}, "
-        f"eps {recipe['vcr_eps']:g}, {rows_used} samples of features a step. "
+        f"eps {recipe['vcr_eps']:g}, {rows_used} samples of features a step{turns}. "
         "The architecture is timm's, unchanged; in evaluation nothing of VCR runs."
     )
 

@@ -78,8 +78,8 @@ def flops(parts: Parts) -> tuple[float, float]:
         model.eval()(x.to(weight.device))
     model.train(was_training)
     extra = 0.0
-    for place in parts.placements:
+    for place, (every, _) in zip(parts.placements, parts.task.penalties.turns, strict=True):
         rows = place.rows_per_image * args.batch_size
         rows = min(rows, args.vcr_rows) if args.vcr_rows else rows
-        extra += 4 * rows * place.width**2 / args.batch_size
+        extra += 4 * rows * place.width**2 / args.batch_size / every
     return 3 * counter.get_total_flops() / batch, extra

@@ -291,6 +291,7 @@ OPTIONS = {
         opt("--vcr-eps", type=float, default=1e-4, help="added to variances"),
         opt("--vcr-layers", type=str, default="blocks", help="blocks, stages, pooled or modules"),
         opt("--vcr-rows", type=int, default=64, help="samples of a map in a step; 0: all of them"),
+        opt("--vcr-every", type=int, help="steps in which maps take turns; 4, or 1 of all samples"),
         opt("--vcr-sync", **FLAG, help="statistics over all processes"),
         opt("--during", **FLAG, help="log deviation, correlation and rank of features each epoch"),
         opt("--label-level", default="fine", choices=("fine", "coarse"), help="of named data sets"),
@@ -488,6 +489,7 @@ def vcr_settings(args: argparse.Namespace) -> dict:
         "delta": args.vcr_delta or None,
         "eps": args.vcr_eps,
         "rows": args.vcr_rows or None,
+        "every": args.vcr_every,
         "sync": args.vcr_sync,
     }
 

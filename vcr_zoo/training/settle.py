@@ -42,7 +42,7 @@ LEAST = {  # of options that are numbers, where one is given
     ),
     **dict.fromkeys("lr lr_base min_lr warmup_lr weight_decay mixup cutmix".split(), 0),
     **dict.fromkeys("epochs stop_epoch val_interval log_interval checkpoint_hist".split(), 1),
-    **dict.fromkeys("batch_size validation_batch_size recount".split(), 1),
+    **dict.fromkeys("batch_size validation_batch_size recount vcr_every".split(), 1),
     **dict.fromkeys("train_num_samples val_num_samples".split(), 1),
 }
 SHARES = (

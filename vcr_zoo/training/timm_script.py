@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from timm.task import (
     ClassificationTask,
     FeatureDistillationTask,
@@ -32,6 +33,7 @@ TASKS = (
 )
 TITLE = "VCR and this project"
 EVERY = 50  # steps between two rows of vcr.csv
+TERMS = ("base_loss", "vcr_loss", "vcr_variance", "vcr_covariance")
 STEPS = "vcr_steps"  # in the task's part of a checkpoint
 
 
@@ -97,7 +99,7 @@ def logged(task: type, vcr: dict, folder: Path) -> type:
     class Logged(task):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, vcr=vcr, **kwargs)
-            self.steps = 0
+            self.steps, self.seen = 0, []
 
         def get_task_state(self, module=None, ema=False):
             state = super().get_task_state(module, ema)
@@ -112,8 +114,12 @@ def logged(task: type, vcr: dict, folder: Path) -> type:
             self.penalties.step = self.steps
             result = super().forward(input, target)
             if self.penalties.placements and self.training:
-                if self.steps % EVERY == 0 and os.environ.get("RANK", "0") == "0":
-                    table.write(terms(self, result))
+                cycle = max(k for k, _ in self.penalties.turns)  # steps until all had their turn
+                if self.steps % EVERY < cycle and os.environ.get("RANK", "0") == "0":
+                    kept = {key: result[key].detach() for key in TERMS}
+                    self.seen = [*self.seen, kept] if self.steps % EVERY else [kept]
+                    if self.steps % EVERY == cycle - 1:
+                        table.write(terms(self, self.seen))
                 self.steps += 1
             return result
 
@@ -121,13 +127,13 @@ def logged(task: type, vcr: dict, folder: Path) -> type:
     return Logged
 
 
-def terms(task, result: dict) -> dict:
-    """A step's terms, one column a placement and term."""
-    row = {"step": task.steps}
-    row |= {key: result[key].item() for key in ("base_loss", "vcr_loss")}
-    for kind in ("variance", "covariance"):
-        values = result[f"vcr_{kind}"].tolist()
-        named = zip(task.penalties.placements, values, strict=True)
+def terms(task, results: list[dict]) -> dict:
+    """Mean terms of the latest steps, one column a placement and term."""
+
+    base, vcr, *each = (torch.stack([r[key] for r in results]).mean(dim=0) for key in TERMS)
+    row = {"step": task.steps, "base_loss": base.item(), "vcr_loss": vcr.item()}
+    for kind, values in zip(("variance", "covariance"), each, strict=True):
+        named = zip(task.penalties.placements, values.tolist(), strict=True)
         row |= {f"{kind}.{place}": value for place, value in named}
     return row
 
