@@ -78,6 +78,33 @@ def run_pair(args) -> int:
     return 2 if pair(args.name, args.against, **options) else 0
 
 
+def add_search(commands) -> None:
+    parser = commands.add_parser(
+        "search",
+        help="settings of a recipe chosen on validation: many runs, a picture of what they did",
+        epilog="example: vcr-zoo search test_resnet.base_fmnist4 --space vcr --budget 40; options "
+        "of `vcr-zoo train` may follow, for all runs",
+    )
+    parser.add_argument("recipe", help="the control's: it stands beside what is tried")
+    parser.add_argument("--space", default="vcr", help="vcr (default) or control: what is varied")
+    parser.add_argument("--budget", type=int, default=40, help="settings to try (default: 40)")
+    parser.add_argument("--trials", nargs="+", type=int, help="only these; 0 is the recipe itself")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(default: 0)")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default: 1)")
+    parser.add_argument("--output", default="runs/search", help="folder (default: runs/search)")
+    parser.set_defaults(run=run_search, passes_rest=True)
+
+
+def run_search(args) -> int:
+    from pathlib import Path
+
+    from vcr_zoo.study.search import search
+
+    options = {name: getattr(args, name) for name in ("space", "budget", "trials", "seeds", "jobs")}
+    options |= {"folder": Path(args.output), "options": args.rest}
+    return 2 if search(args.recipe, **options) else 0
+
+
 def add_data(commands) -> None:
     parser = commands.add_parser(
         "data",
@@ -882,6 +909,7 @@ BENCHES = [
 COMMANDS = [
     add_demo,
     add_pair,
+    add_search,
     add_data,
     add_train,
     add_eval,

@@ -6,6 +6,7 @@ written-out loss (naive); the exact tap; the tap on sampled rows; and, as the pa
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ def bench(
 
     `ratio` is the median over repeats of the step's seconds by the plain step's beside it, `low`
     and `high` the quartiles; memory and FLOPs are ratios too. `naive_over_added` is the time that
-    the naive loss adds over the time that this step adds.
+    the naive loss adds over the time that this step adds, where it adds any.
     """
     steps = {
         name: make(name, model, size, batch, layers, rows, compile, device, channels_last)
@@ -62,9 +63,11 @@ def bench(
     target = torch.arange(batch, device=device) % 10
     for step in steps.values():
         measure(step, images, target, amp)
+    order = deque(steps.values())
     for _ in range(repeats):
-        for step in steps.values():
+        for step in order:
             step.seconds.append(timed(step, images, target, amp))
+        order.rotate()  # so that none always follows the same one
     found = {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
     found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images)
     return found
@@ -206,8 +209,8 @@ def fidelity(exact: Step, sampled: Step, images: Tensor, draws: int = 16) -> dic
     def gradient(step: Step) -> Tensor:
         _, added = step.forward(images)
         parameters = [p for p in step.model.parameters() if p.requires_grad]
-        parts = torch.autograd.grad(added, parameters, allow_unused=True)
-        return torch.cat([part.flatten() for part in parts if part is not None]).double()
+        parts = torch.autograd.grad(added, parameters, materialize_grads=True)
+        return torch.cat([part.flatten() for part in parts]).double()
 
     whole = gradient(exact)
     some = [gradient(sampled) for _ in range(draws)]
@@ -220,10 +223,8 @@ def fidelity(exact: Step, sampled: Step, images: Tensor, draws: int = 16) -> dic
 def figures(step: Step, plain: Step, naive: Step) -> dict[str, float]:
     ratios = sorted(a / b for a, b in zip(step.seconds, plain.seconds, strict=True))
     quarter = len(ratios) // 4
-    added = [
-        (n - p) / max(s - p, 1e-9)
-        for s, p, n in zip(step.seconds, plain.seconds, naive.seconds, strict=True)
-    ]
+    added = median(ratios) - 1
+    naively = median(n / p for n, p in zip(naive.seconds, plain.seconds, strict=True)) - 1
     return {
         "seconds": median(step.seconds),
         "ratio": median(ratios),
@@ -232,5 +233,5 @@ def figures(step: Step, plain: Step, naive: Step) -> dict[str, float]:
         "memory": step.memory / plain.memory,
         "matrices": step.matrices / plain.memory,
         "flops": step.flops / plain.flops,
-        "naive_over_added": median(added),
+        **({"naive_over_added": naively / added} if added > 0 else {}),
     }

@@ -1,0 +1,122 @@
+"""A search over a small Fashion-MNIST of made pictures; and what is chosen from made numbers."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from vcr_zoo import data, suite
+from vcr_zoo.cli import main
+from vcr_zoo.data import DATASETS
+from vcr_zoo.results import read
+from vcr_zoo.study import search as ours
+from vcr_zoo.study.search import RESULTS, SPACES, Trial, best_of, chosen, report, search
+
+from ..data.sets import small_fmnist, write_mnist_like
+
+CONTROL = "test_resnet.base_fmnist4"
+QUICK = ("--train-num-samples", "256", "--epochs", "1", "--batch-size", "64")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Trials 0 to 2, and what was told."""
+    folder, told = tmp_path_factory.mktemp("search"), []
+    files = write_mnist_like(folder / "files", train=1200, test=200)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VCR_ZOO_CACHE", str(folder / "cache"))
+        patch.setitem(DATASETS, "fmnist", small_fmnist(files))
+        patch.setitem(DATASETS, "mnist", replace(small_fmnist(files), name="mnist"))
+        patch.setitem(suite.TARGETS, "fmnist", ("mnist",))
+        for name in ("fmnist", "mnist"):
+            data.get(name, files)
+        settings = {"budget": 2, "folder": folder / "out", "options": QUICK, "tell": told.append}
+        assert search(CONTROL, **settings) == 0, told
+        yield settings, told
+
+
+def test_every_trial_is_measured_on_validation_and_drawn(made):
+    settings, told = made
+    folder = settings["folder"] / f"{CONTROL}-vcr"
+    rows = read(folder / RESULTS)
+
+    assert len(rows) == 3 * 3 and len({r.weights for r in rows}) == 3
+    assert {(r.metric, r.data) for r in rows} == {
+        (ours.OWN, "fmnist"),
+        (ours.PROBE, "fmnist"),
+        (ours.PROBE, "mnist"),
+    }
+    assert all(f"--trials {n} --seeds 0 --train-num" in rows[3 * n].command for n in range(3))
+    assert (folder / "surface.png").read_bytes()[:4] == b"\x89PNG"
+    assert "of 3 trials, by validation: vcr-zoo train --recipe" in told[-1]
+
+
+def test_no_test_part_is_opened(made, monkeypatch):
+    """Whatever is chosen with it would no longer be measured on it."""
+    settings, _ = made
+    monkeypatch.setattr("vcr_zoo.data.load_test", None)
+    monkeypatch.setattr(ours, "load", lambda name, part: data.load(name, part))
+    (settings["folder"] / f"{CONTROL}-vcr" / RESULTS).unlink()
+
+    assert search(CONTROL, **settings) == 0
+
+
+def test_what_was_tried_is_not_tried_again(made, monkeypatch):
+    settings, told = made
+    path = settings["folder"] / f"{CONTROL}-vcr" / RESULTS
+    before = path.read_bytes()
+    monkeypatch.setattr("vcr_zoo.study.runs.train", None)
+
+    assert search(CONTROL, **settings) == 0 and path.read_bytes() == before
+    assert search(CONTROL, **{**settings, "trials": [2]}) == 0 and "of 1 trials" in told[-1]
+
+
+def test_more_trials_begin_with_the_same_ones():
+    """So that a larger budget goes on where a smaller one ended."""
+    few, many = (chosen("vcr", budget, None) for budget in (5, 40))
+
+    assert few == {number: many[number] for number in few}
+    assert many[0] == {} and len(many) == 41 and chosen("vcr", 40, [7]) == {7: many[7]}
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_settings_are_spread_over_the_whole_space(space):
+    points = [point for number, point in chosen(space, 64, None).items() if number]
+
+    for name, kind in SPACES[space].items():
+        values = [point[name] for point in points]
+        if isinstance(kind, ours.Choice):
+            counts = [values.count(value) for value in kind.values]
+            assert max(counts) - min(counts) <= 2
+            continue
+        scale = math.log if kind.log else float
+        low, high = scale(kind.low), scale(kind.high)
+        shares = sorted((scale(value) - low) / (high - low) for value in values)
+        assert all(abs(share - (i + 0.5) / 64) < 0.03 for i, share in enumerate(shares))
+
+
+def test_the_best_is_good_on_other_sets_and_good_enough_on_the_source():
+    start = Trial(0, {}, source=0.9, others=0.5)
+    narrow = Trial(1, {"vcr_alpha": 9.0}, source=0.894, others=0.7)  # 0.6 points lost
+    good = Trial(2, {"vcr_alpha": 1.0}, source=0.896, others=0.6)
+
+    assert best_of([start, narrow, good]) is good
+    assert best_of([start, narrow]) is start
+    lines = report([start, narrow, good], CONTROL).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "0"]
+    assert lines[2].endswith("--vcr-alpha 1.0 <- best")
+    assert lines[-1].endswith(f"vcr-zoo train --recipe {CONTROL} --vcr-alpha 1.0")
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--space", "vrc"], "Closest: vcr"),
+        (["--budget", "0"], "try at least one"),
+        (["--trials", "41"], "there is no trial 41"),
+        (["--epoch", "3"], "--epoch"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_trained(words, told, tmp_path, capsys):
+    assert main(["search", CONTROL, "--output", str(tmp_path), *words]) == 2
+    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
