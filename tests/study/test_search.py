@@ -120,3 +120,15 @@ def test_the_best_is_good_on_other_sets_and_good_enough_on_the_source():
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(words, told, tmp_path, capsys):
     assert main(["search", CONTROL, "--output", str(tmp_path), *words]) == 2
     assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_any_space_has_a_surface(space, tmp_path):
+    """Also where a panel has no trial yet, and where there is nothing but the recipe."""
+    trials = [
+        Trial(number, settings, source=0.9 - 0.001 * number, others=0.5 + 0.01 * (number % 5))
+        for number, settings in chosen(space, 9, None).items()
+    ]
+    for shown in (trials, trials[:2], trials[:1]):
+        ours.draw(shown, SPACES[space], tmp_path / "surface.png", "made up")
+        assert (tmp_path / "surface.png").stat().st_size > 10_000

@@ -284,8 +284,9 @@ def draw(found: Sequence[Trial], space: Mapping, path: Path, title: str) -> None
         if best.number and (split is None or best.settings[split] == one):
             at = best.settings[x], best.settings[y]
             panel.scatter(*at, s=220, facecolors="none", edgecolors="black")
-        for axis, name in (("x", x), ("y", y)):
-            if space[name].log:
+        for axis, one_range in (("x", space[x]), ("y", space[y])):
+            panel.set(**{f"{axis}lim": (one_range.low, one_range.high)})  # some panels are empty
+            if one_range.log:
                 panel.set(**{f"{axis}scale": "log"})
         panel.set(xlabel=x, title=str(one) if split else "")
         panel.grid(alpha=0.3)
