@@ -718,7 +718,8 @@ def run_package(args) -> None:
     from pathlib import Path
 
     from vcr_zoo import zoo
-    from vcr_zoo.training.options import check_recipe, recipes
+    from vcr_zoo.training.options import recipes
+    from vcr_zoo.training.settle import check_recipe
 
     run = Path(args.run_folder)
     if args.name in recipes():

@@ -342,7 +342,7 @@ class Collected:
     V and K of every placement, without a gradient: (m,) each; of a module that is called several
     times their sums. K is zero where its weight is, because it is not computed there. Of placements
     that take turns: k times V and K in the one of k steps that they take part in, zero in the
-    others, so that means over steps are those of V and K.
+    others, so that means over k steps are those of V and K.
     """
 
     total: Tensor | float = 0.0  # add this to the loss

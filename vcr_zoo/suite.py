@@ -71,8 +71,8 @@ def measured(
             cell = matrix.Cell(model, job.data, job.protocol, seed, job.level)
             found = matrix.measure(cell, cells or Path(folder) / "cells.jsonl", cache=cache)
         main = next(iter(found))
-        wanted = found if job.protocol == "fewshot" else [main]
-        return [found[metric] for metric in wanted]
+        wanted = {main: None, "5-shot": None} if job.protocol == "fewshot" else {main: None}
+        return [found[metric] for metric in wanted if metric in found]
     loaded = load_model(model)
     values, settings, fingerprint = OURS[job.protocol](loaded, job, cache)
     blank = Result(model, job.data, job.protocol, "", 0.0, seed, settings)

@@ -29,6 +29,15 @@ def test_what_was_measured_on_the_published_file_stands_beside_a_runs(tmp_path):
     assert len(read(path)) == 2
 
 
+def test_a_pair_trained_with_other_options_is_no_recipes(tmp_path):
+    command = "vcr-zoo pair a.b --against a.c --seeds 0 --epochs 1"
+    append(tmp_path / "new.jsonl", result(command=command))
+
+    with pytest.raises(ValueError, match="trained with --epochs 1 over its recipe"):
+        add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl")
+    assert not (tmp_path / "results.jsonl").exists()
+
+
 def test_results_are_entered_in_a_checkout_only(tmp_path):
     with pytest.raises(FileNotFoundError, match="in a checkout"):
         add([result()], tmp_path / "model_cards" / "results.jsonl")

@@ -76,6 +76,17 @@ def test_the_headline_of_other_sets_is_the_mean_of_their_means(found):
     assert gain.vcr == pytest.approx(fmean(mean[VCR])) and gain.data == "mean of 4 other sets"
 
 
+def test_a_mean_is_of_the_same_data_and_settings_on_both_sides(found):
+    """As every single set is; or else a comparison of one with another would stand at the top."""
+    changed = [
+        replace(r, fingerprint="another") if (r.model, r.data) == (CONTROL, "glyphs") else r
+        for r in found.results
+    ]
+    gains = replace(found, results=tuple(changed)).compared.gains()
+
+    assert not [g for g in gains if g.data in ("glyphs", "mean of 4 other sets")]
+
+
 def test_a_set_that_one_seed_lacks_makes_no_mean_of_it(found):
     """Otherwise seeds would be compared on different data."""
     fewer = [r for r in found.results if not (r.seed == 2 and r.data == "glyphs")]
@@ -265,6 +276,7 @@ def test_a_card_on_the_hub_links_to_its_control_and_needs_timm_alone(found):
     [
         ({}, "trained from scratch"),
         ({"pretrained": True}, "continued from timm's weights"),
+        ({"pretrained": True, "pretrained_path": "a.pth"}, "continued from other weights"),
         ({"initial_checkpoint": "a.pth"}, "continued from other weights"),
         ({"kd_model_name": "resnet50"}, "taught by `resnet50`"),
     ],
@@ -273,7 +285,8 @@ def test_a_card_says_what_training_began_from(found, change, words):
     made = card.card(replace(found, recipe={**found.recipe, **change}))
 
     assert words in made
-    assert "base_model" not in head_of(made)  # timm has no weights of this architecture on the Hub
+    timms = words == "continued from timm's weights"
+    assert ("base_model" in head_of(made)) == timms
 
 
 def test_a_depth_curve_is_drawn_where_depths_were_measured(found):

@@ -1,5 +1,7 @@
 """A pair trained and measured on a small Fashion-MNIST of made pictures, in its own file format."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,10 @@ from vcr_zoo.cli import main
 from vcr_zoo.data import DATASETS
 from vcr_zoo.results import paired, read
 from vcr_zoo.study.pair import RESULTS, check_pair, pair
-from vcr_zoo.study.runs import Task
+from vcr_zoo.study.runs import Task, carried_out
 from vcr_zoo.training import parse, train
+from vcr_zoo.training.options import recipes
+from vcr_zoo.transfer.matrix import workers
 
 from ..data.sets import small_fmnist, write_mnist_like
 
@@ -110,6 +114,8 @@ def test_recipes_that_differ_in_more_than_vcr_are_no_pair():
         check_pair(CONTROL, VCR)
     with pytest.raises(LookupError, match=r"Closest: test_resnet\.vcr_fmnist4"):
         check_pair("test_resnet.vcr_fmnist5", CONTROL)
+    with pytest.raises(ValueError, match="has no VCR"):
+        check_pair(CONTROL, CONTROL)
     check_pair(VCR, CONTROL)
 
 
@@ -120,6 +126,61 @@ def test_networks_at_a_time_fail_alone_and_the_status_says_so(tmp_path, capsys):
 
     assert main(words) == 2
     assert capsys.readouterr().out.count("--opt 'nosuch' does not exist") == 2
+
+
+def test_self_supervised_recipes_regularize_alike():
+    """Their table is one: placements, turns and the rest are the same for all."""
+    names = [name for name in recipes() if "_simclr_" in name or "_vicreg_" in name]
+    options = [vars(parse(["--recipe", name])) for name in names]
+    wanted = [key for key in options[0] if key.startswith("vcr_")]
+
+    assert len(names) == 8
+    for key in set(wanted) - {"vcr_alpha", "vcr_beta"}:
+        assert len({one[key] for one in options}) == 1, key
+
+
+def test_a_run_knows_its_recipe_whatever_training_settles(made, tmp_path):
+    """Options that training rewrites, as the optimizer's name, are no other recipe."""
+    settings, _ = made
+    options = (*QUICK, "--opt", "AdamW")
+    told = []
+    once = {**settings, "folder": tmp_path, "options": options, "tell": told.append}
+
+    assert pair(VCR, CONTROL, seeds=[0], **once) == 0, told
+    assert pair(VCR, CONTROL, seeds=[0], **once) == 0, told
+
+
+def test_options_that_a_study_sets_itself_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="--seed is set here"):
+        pair(VCR, CONTROL, folder=tmp_path, options=["--seed", "3"])
+
+
+def test_what_waits_does_not_begin_once_the_others_are_left(tmp_path):
+    """As when Ctrl-C comes: a study of hours must end with the networks that it is at."""
+    with workers(1, 1) as pool:
+        futures = [pool.submit(slowly, tmp_path / str(n)) for n in range(20)]
+        futures[0].result()
+
+    assert len(list(tmp_path.iterdir())) < 10 and futures[-1].cancelled()
+
+
+def test_a_killed_process_is_a_failure_and_no_end(tmp_path):
+    task = Task(VCR, 0, tmp_path / "run", "")
+    (tmp_path / "run").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "run" / name).write_bytes(b"")
+    ((_, outcome),) = carried_out([task], killed, jobs=2)
+
+    assert isinstance(outcome, RuntimeError) and "ended without a result" in str(outcome)
+
+
+def slowly(path):
+    time.sleep(0.2)
+    path.touch()
+
+
+def killed(task):
+    os._exit(1)
 
 
 def test_no_seeds_and_no_jobs_are_refused(tmp_path):

@@ -71,6 +71,21 @@ def test_what_was_tried_is_not_tried_again(made, monkeypatch):
     assert search(CONTROL, **{**settings, "trials": [2]}) == 0 and "of 1 trials" in told[-1]
 
 
+def test_trials_are_compared_over_the_same_seeds(made):
+    """Of those that lack one nothing is said but how many they are."""
+    settings, _ = made
+    folder = settings["folder"] / f"{CONTROL}-vcr"
+    rows = [r for r in read(folder / RESULTS)]
+    doubled = [*rows, *(replace(r, seed=1, value=r.value + 0.1) for r in rows[:3])]
+    wanted = chosen("vcr", 2, None)
+    one, both = (ours.tried(doubled, wanted, seeds, CONTROL, QUICK) for seeds in ([0], [0, 1]))
+
+    assert [t.number for t in one] == [0, 1, 2] and [t.number for t in both] == [0]
+    assert both[0].source == pytest.approx(one[0].source + 0.05)
+    again = [*rows, replace(rows[0], value=0.25)]
+    assert ours.tried(again, wanted, [0], CONTROL, QUICK)[0].source == 0.25
+
+
 def test_more_trials_begin_with_the_same_ones():
     """So that a larger budget goes on where a smaller one ended."""
     few, many = (chosen("vcr", budget, None) for budget in (5, 40))
@@ -114,6 +129,7 @@ def test_the_best_is_good_on_other_sets_and_good_enough_on_the_source():
         (["--space", "vrc"], "Closest: vcr"),
         (["--budget", "0"], "try at least one"),
         (["--trials", "41"], "there is no trial 41"),
+        (["--jobs", "0"], "--jobs of 1 or more"),
         (["--epoch", "3"], "--epoch"),
     ],
 )

@@ -1,6 +1,7 @@
 """results.jsonl of model_cards: the numbers that cards are made of."""
 
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from vcr_zoo.results import Result, hardware, read
 from vcr_zoo.zoo import replaced
 
 from .evidence import CARDS, DEPTHS, REPRODUCE
-from .gains import settings
+from .gains import PAIR, settings
 from .words import MEASURES
 
 
@@ -37,10 +38,17 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
     """Enter the results of a file that this machine has just measured, those that cards show.
 
     Raises:
-        ValueError: if it holds none of those names.
+        ValueError: if it holds none of those names, or pairs that were trained with other options
+            than their recipes'.
     """
     names = set(names)
     found = [r for r in read(source) if r.model in names and shown(r)]
+    for r in found:
+        if r.command.startswith(PAIR) and (more := shlex.split(r.command)[7:]):
+            raise ValueError(
+                f"{source}: {r.model} was trained with {' '.join(more)} over its recipe; cards are "
+                "of recipes as they stand: write one of its own"
+            )
     if not found:
         raise ValueError(f"{source} holds no results of {', '.join(sorted(names))}")
     known = [replace(r, versions={"hardware": hardware(), **r.versions}) for r in found]

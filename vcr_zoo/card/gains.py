@@ -95,7 +95,7 @@ def gains(control: Iterable[Result], vcr: Iterable[Result]) -> list[Gain]:
 
 def means(results: Iterable[Result], data: Sequence[str]) -> list[Result]:
     """For each network, seed, protocol and metric the mean over several data sets, where all of
-    them have it; its `data` says how many."""
+    them have it; its `data` says how many, its settings all that it is made of."""
     cells: dict[tuple, dict[str, Result]] = {}
     for r in results:
         if r.data in data:
@@ -105,8 +105,8 @@ def means(results: Iterable[Result], data: Sequence[str]) -> list[Result]:
             found[data[0]],
             data=OTHERS.format(len(data)),
             value=fmean(r.value for r in found.values()),
-            fingerprint="",
-            settings={"data": ", ".join(data)},
+            fingerprint=" ".join(found[one].fingerprint for one in data),
+            settings={one: found[one].settings for one in data},
         )
         for found in cells.values()
         if len(found) == len(data)

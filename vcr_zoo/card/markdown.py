@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
 from vcr_zoo.data.load import row_of
-from vcr_zoo.placement import EVERY, split
+from vcr_zoo.placement import split
 from vcr_zoo.results import Result
 from vcr_zoo.training import parse
 
 from .evidence import Evidence
 from .gains import Gain, Paired, comparison, declared
 from .metadata import metadata
-from .stats import build, placements, stats
+from .stats import build, placements, stats, taken
 from .words import HEADLINES, WITHOUT_LABELS, code, measure, rows, text
 
 METHOD = "[variance-covariance regularization](https://arxiv.org/abs/2306.13292) (VCR)"
@@ -163,8 +163,8 @@ def what_vcr_did(found: Evidence) -> str:
         )
     pooled = set(split(recipe["vcr_layers"])) == {"pooled"}  # of those all take part
     rows_used = "all" if pooled or not recipe["vcr_rows"] else f"at most {recipe['vcr_rows']}"
-    every = recipe["vcr_every"] or (EVERY if recipe["vcr_rows"] else 1)
-    turns = f", of a map in one of {every} steps" if every > 1 and not pooled else ""
+    every = max(k for k, _ in taken(found.entry, recipe))
+    turns = f", of a map in one of {every} steps" if every > 1 else ""
     return head + (
         f"Features are regularized at {code(recipe['vcr_layers'])}: {where}. "
         f"alpha (variance) {recipe['vcr_alpha']:g}, beta (covariance) {recipe['vcr_beta']:g}, "
@@ -213,13 +213,16 @@ def how(found: Evidence) -> str:
     groups: dict[tuple, list[Result]] = {}
     common = used(found.results[0])
     for result in (r for r in found.results if r.model == found.entry.name):
-        groups.setdefault((result.protocol, result.data, result.fingerprint), []).append(result)
+        origin = result.command.split()[1]  # pair, reproduce or depth
+        cell = (origin, result.protocol, result.data, result.fingerprint)
+        groups.setdefault(cell, []).append(result)
     lines = [f"All with {common}, if nothing else is said.\n"]
-    for (protocol, data, fingerprint), members in groups.items():
+    for (_, protocol, data, fingerprint), members in groups.items():
         commands = list(dict.fromkeys(r.command for r in members))
         chosen = max(members, key=lambda r: r.seed)
         details = [f"{text(k)} {text(v)}" for k, v in sorted(chosen.settings.items())]
-        parts = [f"**{text(protocol)}** on {code(data)}: {code(commands[-1])}"]
+        others = f" and {len(commands) - 1} other seeds" if len(commands) > 1 else ""
+        parts = [f"**{text(protocol)}** on {code(data)}: {code(commands[0])}{others}"]
         parts += ["; ".join(details)] if details else []
         parts += [f"data {code(fingerprint[:16])}"] if fingerprint else []
         parts += [used(chosen)] if used(chosen) != common else []

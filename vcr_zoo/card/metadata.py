@@ -25,7 +25,8 @@ def metadata(found: Evidence) -> str:
     }
     if recipe["dataset"] in ON_HUB:
         head["datasets"] = [ON_HUB[recipe["dataset"]]]
-    base = timm.get_pretrained_cfg(recipe["model"]) if recipe["pretrained"] else None
+    timms = recipe["pretrained"] and not (recipe["pretrained_path"] or recipe["initial_checkpoint"])
+    base = timm.get_pretrained_cfg(recipe["model"]) if timms else None
     if base and base.hf_hub_id:
         head["base_model"] = base.hf_hub_id
     if stated := accuracies(found):

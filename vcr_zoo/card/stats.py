@@ -1,5 +1,6 @@
 """How large a network is and how much it computes, counted without running it."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import timm
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vcr_zoo.placement import find
+from vcr_zoo.placement import EVERY, find, turns
 from vcr_zoo.zoo import Entry
 
 
@@ -33,6 +34,12 @@ def stats(entry: Entry) -> Stats:
 def placements(entry: Entry, layers: str) -> list[str]:
     """Where the penalty sat, as modules of the network."""
     return [str(place) for place in find(build(entry), layers)]
+
+
+def taken(entry: Entry, recipe: Mapping) -> list[tuple[int, int]]:
+    """Which steps every placement took part in: see `placement.turns`."""
+    every = recipe["vcr_every"] or (EVERY if recipe["vcr_rows"] else 1)
+    return turns(find(build(entry), recipe["vcr_layers"]), every)
 
 
 def build(entry: Entry) -> nn.Module:

@@ -27,6 +27,7 @@ MEASURES = {
     ("probe", "top1"): Measure("linear probe, {data}"),
     ("knn", "top1"): Measure("nearest neighbors, {data}"),
     ("fewshot", "5-shot"): Measure("5 pictures a class, {data}"),
+    ("fewshot", "10-shot"): Measure("10 pictures a class, {data}"),
     ("fewshot", "25-shot"): Measure("25 pictures a class, {data}"),
     ("spectrum", "effective_rank"): plainly("effective rank of the features, {data}"),
     ("spectrum", "correlation"): plainly("mean correlation between features, {data}", ".3f"),

@@ -19,7 +19,8 @@ from vcr_zoo.card import card_files, evidence
 from vcr_zoo.card.evidence import CARDS
 from vcr_zoo.remote import REPOSITORY, get_token
 from vcr_zoo.results import Result, read
-from vcr_zoo.training.options import check_recipe, recipe_file
+from vcr_zoo.training.options import recipe_file
+from vcr_zoo.training.settle import check_recipe
 from vcr_zoo.zoo import Entry
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

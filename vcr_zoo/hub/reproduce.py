@@ -19,7 +19,7 @@ from vcr_zoo.remote import download
 from vcr_zoo.results import Result, closest, hardware, read, versions
 from vcr_zoo.suite import LARGE, OURS, Job, measured, suite
 from vcr_zoo.training import parse, train
-from vcr_zoo.training.options import check_recipe
+from vcr_zoo.training.settle import check_recipe
 from vcr_zoo.transfer import matrix
 from vcr_zoo.zoo import Entry, canonical, half, manifest
 

@@ -13,7 +13,7 @@ from vcr_zoo.results import Result, append, read
 from vcr_zoo.suite import measured, suite
 from vcr_zoo.training import parse
 
-from .runs import Task, carried_out
+from .runs import Task, carried_out, each
 
 RESULTS = "results.jsonl"
 
@@ -30,8 +30,8 @@ def pair(
 ) -> int:
     """Train a recipe and its control with every seed, measure them and compare.
 
-    What is done already is not done again; a run that was stopped goes on. Every number lands in
-    results.jsonl of `folder`, which `vcr-zoo card --add` takes.
+    What is trained is not trained again, nor a probe fitted that was; a run that was stopped goes
+    on. Every number lands in results.jsonl of `folder`, which `vcr-zoo card --add` takes.
 
     Args:
         name, against: recipes, which differ in VCR's coefficients alone.
@@ -47,9 +47,7 @@ def pair(
         ValueError: for recipes that differ in anything else, or no seeds.
     """
     check_pair(name, against, options)
-    seeds = list(dict.fromkeys(seeds))
-    if not seeds or jobs < 1:
-        raise ValueError("give at least one of --seeds, and --jobs of 1 or more")
+    seeds = each(seeds, jobs, options)
     tasks = [
         Task(
             which,
@@ -68,7 +66,7 @@ def pair(
         told = outcome if isinstance(outcome, Exception) else brief(outcome)
         failed += isinstance(outcome, Exception)
         tell(f"{done} of {len(tasks)}, {task.run.name}: {told}")
-    tell(f"\n{table(folder, name, against, seeds)}\n\n{folder / RESULTS}")
+    tell(f"\n{table(folder, name, against, seeds, options)}\n\n{folder / RESULTS}")
     return failed
 
 
@@ -80,6 +78,8 @@ def check_pair(name: str, against: str, options: Sequence[str] = ()) -> None:
         raise ValueError(f"{name} and {against} differ in {', '.join(wrong)}, not in VCR alone")
     if theirs["vcr_alpha"] or theirs["vcr_beta"]:
         raise ValueError(f"{against} is no control: its coefficients are not zero")
+    if not (ours["vcr_alpha"] or ours["vcr_beta"]):
+        raise ValueError(f"{name} has no VCR: its coefficients are zero, as its control's")
 
 
 def command(name: str, against: str, seed: int, options: Sequence[str]) -> str:
@@ -108,8 +108,8 @@ def brief(results: Sequence[Result]) -> str:
     return ", ".join(f"{r.protocol} {r.data} {100 * r.value:.2f}" for r in shown)
 
 
-def table(folder: Path, name: str, against: str, seeds: Sequence[int]) -> str:
+def table(folder: Path, name: str, against: str, seeds: Sequence[int], options=()) -> str:
     """What was measured of both, with the mean over the data sets that are not the source."""
     known = tuple(r for r in read(folder / RESULTS) if r.seed in seeds)
-    found = Paired(against, name, parse(["--recipe", name]).dataset, known)
+    found = Paired(against, name, parse(["--recipe", name, *options]).dataset, known)
     return comparison(found.gains(), against, name)

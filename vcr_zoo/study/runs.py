@@ -1,7 +1,6 @@
 """Networks trained by recipes, each once, several at a time."""
 
 import concurrent.futures
-import multiprocessing
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from vcr_zoo.training import parse, train
-from vcr_zoo.training.options import check_recipe
+from vcr_zoo.training.settle import check_recipe
+from vcr_zoo.transfer.matrix import outcome, workers
 
 ERRORS = (LookupError, ValueError, OSError, ImportError, RuntimeError, ArithmeticError)
 T = TypeVar("T")
@@ -36,6 +34,20 @@ class Task:
         return parse([*own, *self.options])
 
 
+def each(seeds: Sequence[int], jobs: int, options: Sequence[str]) -> list[int]:
+    """The seeds, once each.
+
+    Raises:
+        ValueError: for none of them or of the jobs, or options that a study sets itself.
+    """
+    if not seeds or jobs < 1:
+        raise ValueError("give at least one of --seeds, and --jobs of 1 or more")
+    taken = ("--recipe", "--seed", "--output", "--experiment", "--resume", "--overwrite")
+    if ours := [word for word in options if word.split("=")[0] in taken]:
+        raise ValueError(f"{ours[0]} is set here for every network: leave it out")
+    return list(dict.fromkeys(seeds))
+
+
 def trained(task: Task, progress: bool | None = None) -> None:
     """Train a network unless it is there; of its run the weights stay, and no checkpoints. A run
     that was stopped goes on.
@@ -45,7 +57,7 @@ def trained(task: Task, progress: bool | None = None) -> None:
     """
     if (task.run / "args.yaml").exists():
         check_recipe(task.run, task.name, "--seed", str(task.seed), *task.options)
-    if not (task.run / "model.safetensors").exists():
+    if not all((task.run / name).exists() for name in ("config.json", "model.safetensors")):
         train(task.arguments, progress)
     for checkpoint in task.run.glob("*.pth.tar"):  # three times the weights each, many times
         checkpoint.unlink()
@@ -66,12 +78,10 @@ def carried_out(
             yield task, attempt(task, work)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with concurrent.futures.ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
-    ) as pool:
+    with workers(jobs, threads) as pool:
         futures = {pool.submit(attempt, task, work, False): task for task in tasks}
         for future in concurrent.futures.as_completed(futures):
-            yield futures[future], future.result()
+            yield futures[future], outcome(future.result)
 
 
 def attempt(task: Task, work: Callable[[Task], T], progress: bool | None = None) -> T | Exception:

@@ -21,7 +21,7 @@ from vcr_zoo.suite import targets
 from vcr_zoo.training import parse
 from vcr_zoo.transfer.probe import choose
 
-from .runs import Task, carried_out
+from .runs import Task, carried_out, each
 
 RESULTS = "search.jsonl"
 PICTURES = 5_000  # that a probe is fitted on at most
@@ -115,7 +115,7 @@ def search(
         LookupError: for a recipe or a space that does not exist.
         ValueError: for a budget or trials that make no sense.
     """
-    wanted = chosen(space, budget, trials)
+    wanted, seeds = chosen(space, budget, trials), each(seeds, jobs, options)
     parse(["--recipe", recipe, *options])  # refused before anything is trained
     folder = folder / f"{recipe}-{space}"
     tasks = [
@@ -137,10 +137,12 @@ def search(
         told = outcome if isinstance(outcome, Exception) else brief(outcome)
         tell(f"{task.run.name} ({what}): {told}")
     bar.close()
-    found = tried(read(folder / RESULTS), wanted, recipe, options)
+    found = tried(read(folder / RESULTS), wanted, seeds, recipe, options)
+    if left := len(wanted) - len(found):
+        tell(f"{left} of {len(wanted)} trials are left out: not all of their seeds were measured")
     if found:
         draw(found, SPACES[space], folder / "surface.png", f"{recipe}, {space}")
-        tell(f"\n{report(found, recipe)}\n\n{folder / RESULTS}, {folder / 'surface.png'}")
+        tell(f"\n{report(found, recipe, options)}\n\n{folder / RESULTS}, {folder / 'surface.png'}")
     return failed
 
 
@@ -212,22 +214,30 @@ def last_accuracy(run: Path) -> float:
 
 
 def brief(results: Sequence[Result]) -> str:
-    source, *probes, own = results
-    shown = f"source {100 * source.value:.2f}, its probe {100 * own.value:.2f}, others "
+    source, *probes, probe = results
+    shown = f"source {100 * source.value:.2f}, its probe {100 * probe.value:.2f}, others "
     return shown + f"{100 * fmean(r.value for r in probes):.2f}"
 
 
 def tried(
-    results: Sequence[Result], wanted: Mapping[int, dict], recipe: str, options: Sequence[str]
+    results: Sequence[Result],
+    wanted: Mapping[int, dict],
+    seeds: Sequence[int],
+    recipe: str,
+    options: Sequence[str],
 ) -> list[Trial]:
-    """The trials that were measured, over all of their seeds."""
+    """The trials that were measured with all of the seeds."""
     others, found = targets(parse(["--recipe", recipe, *options]).dataset), []
     for number, settings in wanted.items():
         stated = " ".join((*options, *words(settings)))
-        mine = [r for r in results if r.settings["options"] == stated]
-        own = [r.value for r in mine if r.metric == OWN]
-        probes = [r.value for r in mine if r.metric == PROBE and r.data in others]
-        if own and len(probes) == len(own) * len(others):
+        mine = {  # of what was measured twice, the latest
+            (r.metric, r.data, r.seed): r.value
+            for r in results
+            if r.settings["options"] == stated and r.seed in seeds
+        }
+        own = [value for (metric, *_), value in mine.items() if metric == OWN]
+        probes = [v for (metric, data, _), v in mine.items() if metric == PROBE and data in others]
+        if (len(own), len(probes)) == (len(seeds), len(seeds) * len(others)):
             found.append(Trial(number, settings, fmean(own), fmean(probes)))
     return found
 
@@ -238,7 +248,7 @@ def best_of(found: Sequence[Trial]) -> Trial:
     return max((t for t in found if t.source >= floor), key=lambda t: t.others, default=found[0])
 
 
-def report(found: Sequence[Trial], recipe: str, shown: int = 8) -> str:
+def report(found: Sequence[Trial], recipe: str, options=(), shown: int = 8) -> str:
     """The best trials, the recipe as it stands, and what to type for the best."""
     best, start = best_of(found), next((t for t in found if t.number == 0), None)
     ranked = sorted(found, key=lambda t: -t.others)[:shown]
@@ -248,7 +258,7 @@ def report(found: Sequence[Trial], recipe: str, shown: int = 8) -> str:
         what = " ".join(words(one.settings)) or "as it stands"
         row = f"{one.number:5}  {100 * one.others:6.2f}  {100 * one.source:6.2f}  {what}"
         lines.append(f"{row} <- best" if one is best else row)
-    again = shlex.join(["vcr-zoo", "train", "--recipe", recipe, *words(best.settings)])
+    again = shlex.join(["vcr-zoo", "train", "--recipe", recipe, *options, *words(best.settings)])
     return "\n".join([*lines, "", f"of {len(found)} trials, by validation: {again}"])
 
 

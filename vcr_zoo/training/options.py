@@ -441,38 +441,6 @@ def recipe_file(name: str) -> Path:
     return Path(str(resources.files("vcr_zoo") / "recipes" / f"{name}.yaml"))
 
 
-PLACES = set(  # options that say where and how a run is done, not what it computes
-    "recipe config output experiment overwrite resume workers pin_mem device local_rank dry_run "
-    "data_dir log_interval log_tensorboard log_wandb log_trackio recovery_interval save_images "
-    "checkpoint_hist validation_batch_size".split()
-)
-BY_THE_DATA = ("num_classes", "mean", "std", "lr")  # what a run settles where it is left open
-
-
-def check_recipe(run: Path, name: str, *options: str) -> None:
-    """Refuse a run that was not trained as the recipe of a name says, with options over it.
-
-    Raises:
-        LookupError: for a name without a recipe.
-        ValueError: naming the options that differ.
-    """
-    theirs = yaml.safe_load(as_yaml(parse(["--recipe", name, *options])))
-    ours = yaml.safe_load((run / "args.yaml").read_text())
-    differ = [
-        f"{key} is {ours[key]}, in the recipe {value}"
-        for key, value in theirs.items()
-        if key in ours
-        and ours[key] != value
-        and key not in PLACES
-        and not (value is None and key in BY_THE_DATA)
-    ]
-    if differ:
-        raise ValueError(
-            f"{run} was not trained as the recipe of {name} says: {'; '.join(differ[:5])}. "
-            f"Train it with --recipe {name}, or write a recipe of its own"
-        )
-
-
 def as_yaml(args: argparse.Namespace) -> str:
     """The options of a run as a file that --config reads."""
     known = {action.dest for action in parser()._actions} - {"help", "config", "overwrite"}

@@ -3,17 +3,20 @@
 import argparse
 import importlib
 import logging
+from pathlib import Path
 
 import torch
+import yaml
 from timm.layers import set_fast_norm
 from timm.optim import get_optimizer_info, list_optimizers
 from timm.utils import set_jit_fuser
 
 from vcr_zoo.data import DATASETS
+from vcr_zoo.placement import EVERY
 from vcr_zoo.results import closest
 
 from .loading import mixes
-from .options import SELF_SUPERVISED
+from .options import SELF_SUPERVISED, as_yaml, parse
 
 SCHEDULES = (
     *("cosine", "tanh", "step", "multistep", "poly"),
@@ -50,6 +53,13 @@ SHARES = (
     "gaussian_blur_prob smoothing drop drop_path drop_connect drop_block momentum model_ema_decay"
 ).split()
 
+PLACES = set(  # options that say where and how a run is done, not what it computes
+    "recipe config output experiment overwrite resume workers pin_mem device local_rank dry_run "
+    "data_dir log_interval log_tensorboard log_wandb log_trackio recovery_interval save_images "
+    "checkpoint_hist validation_batch_size".split()
+)
+BY_THE_DATA = ("num_classes", "mean", "std", "lr")  # what a run settles where it is left open
+
 VIEWS = {"scale": [0.2, 1.0], "color_jitter": 0.4, "color_jitter_prob": 0.8, "grayscale_prob": 0.2}
 
 log = logging.getLogger(__name__)
@@ -67,6 +77,8 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
         one_of(args, name, options)
     if args.torchcompile:
         one_of(args, "torchcompile", torch._dynamo.list_backends(exclude_tags=()))
+    if args.vcr_every is None:  # compiled, each turn would be a graph of its own
+        args.vcr_every = EVERY if args.vcr_rows and not args.torchcompile else 1
     args.opt = args.opt.lower()
     known = list_optimizers()
     one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
@@ -218,3 +230,30 @@ def _fuser(name: str) -> None:
         set_jit_fuser(name)
     except (AssertionError, AttributeError, RuntimeError) as error:
         raise ValueError(f"--fuser {name}: this build of torch lacks it ({error})") from None
+
+
+def check_recipe(run: Path, name: str, *options: str) -> None:
+    """Refuse a run that was not trained as the recipe of a name says, with options over it.
+
+    Raises:
+        LookupError: for a name without a recipe.
+        ValueError: naming the options that differ.
+    """
+    wanted = parse(["--recipe", name, *options])
+    wanted.distributed = False
+    settle(wanted, torch.device("cpu"))
+    theirs = yaml.safe_load(as_yaml(wanted))
+    ours = yaml.safe_load((run / "args.yaml").read_text())
+    differ = [
+        f"{key} is {ours[key]}, in the recipe {value}"
+        for key, value in theirs.items()
+        if key in ours
+        and ours[key] != value
+        and key not in PLACES
+        and not (value is None and key in BY_THE_DATA)
+    ]
+    if differ:
+        raise ValueError(
+            f"{run} was not trained as the recipe of {name} says: {'; '.join(differ[:5])}. "
+            f"Train it with --recipe {name}, or write a recipe of its own"
+        )

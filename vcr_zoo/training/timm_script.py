@@ -32,7 +32,7 @@ TASKS = (
     TokenDistillationTask,
 )
 TITLE = "VCR and this project"
-EVERY = 50  # steps between two rows of vcr.csv
+PERIOD = 50  # steps between two rows of vcr.csv
 TERMS = ("base_loss", "vcr_loss", "vcr_variance", "vcr_covariance")
 STEPS = "vcr_steps"  # in the task's part of a checkpoint
 
@@ -115,11 +115,13 @@ def logged(task: type, vcr: dict, folder: Path) -> type:
             result = super().forward(input, target)
             if self.penalties.placements and self.training:
                 cycle = max(k for k, _ in self.penalties.turns)  # steps until all had their turn
-                if self.steps % EVERY < cycle and os.environ.get("RANK", "0") == "0":
+                place = self.steps % max(PERIOD, cycle)
+                if place < cycle and os.environ.get("RANK", "0") == "0":
                     kept = {key: result[key].detach() for key in TERMS}
-                    self.seen = [*self.seen, kept] if self.steps % EVERY else [kept]
-                    if self.steps % EVERY == cycle - 1:
+                    self.seen = [*self.seen, kept] if place else [kept]
+                    if len(self.seen) == cycle:  # not where the script was resumed in between
                         table.write(terms(self, self.seen))
+                        self.seen = []
                 self.steps += 1
             return result
 

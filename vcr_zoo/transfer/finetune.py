@@ -321,6 +321,7 @@ class Finetuner:
                 layers,
                 alpha=s.vcr_alpha,
                 beta=s.vcr_beta,
+                every=1,
                 input_size=self.config["input_size"],
                 seed=s.seed,
             )

@@ -1,6 +1,7 @@
 """Many cells of networks x data sets x protocols x seeds, each measured once and written down."""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -303,13 +304,22 @@ def run(
         for cell in wanted:
             yield cell, attempt(cell, out, cache)
     else:
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        with concurrent.futures.ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
-        ) as pool:
+        with workers(jobs, max(1, (os.cpu_count() or 1) // jobs)) as pool:
             futures = {pool.submit(attempt, cell, out, cache): cell for cell in wanted}
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], outcome(future.result)
+
+
+@contextlib.contextmanager
+def workers(jobs: int, threads: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """Processes with so many threads each; what waits when the block is left does not begin."""
+    pool = concurrent.futures.ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def attempt(cell: Cell, out: str | Path, cache: str | Path | None) -> dict | Exception:
