@@ -68,9 +68,28 @@ def explained(error: Exception, what: str) -> OSError:
         kind, why = FileExistsError, "it is there already, as something else"
     elif status == 429:
         kind, why = ConnectionError, "the Hub asks to wait (429): do it again later"
+    elif unreachable(error):
+        kind, why = (
+            ConnectionError,
+            (
+                f"{constants.ENDPOINT} cannot be reached, and it is not in the cache: look after the "
+                "network, HF_ENDPOINT and proxies"
+            ),
+        )
     else:
         kind, why = ConnectionError, f"the Hub could not do it ({redacted(whole(error))})"
     return kind(f"{what}: {why}")
+
+
+def unreachable(error: BaseException | None) -> bool:
+    """Whether an error says that nothing answered at all."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError) or "Connection refused" in str(error):
+            return True
+        if "Name or service not known" in str(error) or "name resolution" in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def whole(error: BaseException) -> str:

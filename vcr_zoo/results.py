@@ -70,13 +70,33 @@ def read(path: str | Path) -> list[Result]:
             record = json.loads(line)
             if unknown := set(record) - known:
                 raise ValueError(f"unknown fields {sorted(unknown)}")
-            results.append(Result(**record))
+            results.append(checked(Result(**record)))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}, line {number} is not a result: {error}. If writing was cut short there, "
                 "remove the line; what it held is measured again"
             ) from None
     return results
+
+
+def checked(result: Result) -> Result:
+    """A result whose fields are what they should be, which no terminal takes for commands.
+
+    Raises:
+        ValueError: for one that is not.
+    """
+    for one in fields(Result):
+        value, kind = getattr(result, one.name), TYPES[one.type]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"its {one.name} is {value!r}")
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError(f"its {one.name} has characters that cannot be printed")
+    if not math.isfinite(result.value):
+        raise ValueError(f"its value is {result.value}")
+    return result
+
+
+TYPES = {str: str, float: (float, int), int: int, dict: dict}
 
 
 class Interval(NamedTuple):

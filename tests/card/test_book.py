@@ -44,13 +44,15 @@ def test_results_are_entered_in_a_checkout_only(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_of_results_is_entered_with_the_hardware(tmp_path):
+def test_a_file_of_results_is_entered(tmp_path):
     append(tmp_path / "new.jsonl", result(versions={"torch": "2"}))
     append(tmp_path / "new.jsonl", result(model="other.one"))
     append(tmp_path / "new.jsonl", result(metric="gradient"))  # no card shows it
 
     assert add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl") == 1
     (only,) = read(tmp_path / "results.jsonl")
-    assert only.versions["torch"] == "2" and "core" in only.versions["hardware"]
+    assert only.versions == {"torch": "2"}
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        add_file(tmp_path / "nowhere.jsonl", ["a.b"], tmp_path / "results.jsonl")
     with pytest.raises(ValueError, match="holds no results of x"):
         add_file(tmp_path / "new.jsonl", ["x"], tmp_path / "results.jsonl")

@@ -3,10 +3,10 @@
 import json
 import shlex
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-from vcr_zoo.results import Result, hardware, read
+from vcr_zoo.results import Result, read
 from vcr_zoo.zoo import replaced
 
 from .evidence import CARDS, DEPTHS, REPRODUCE
@@ -35,12 +35,14 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
 
 
 def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.jsonl") -> int:
-    """Enter the results of a file that this machine has just measured, those that cards show.
+    """Enter the results of a file, those that cards show.
 
     Raises:
         ValueError: if it holds none of those names, or pairs that were trained with other options
             than their recipes'.
     """
+    if not source.exists():
+        raise FileNotFoundError(f"there is no {source}")
     names = set(names)
     found = [r for r in read(source) if r.model in names and shown(r)]
     for r in found:
@@ -51,8 +53,7 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
             )
     if not found:
         raise ValueError(f"{source} holds no results of {', '.join(sorted(names))}")
-    known = [replace(r, versions={"hardware": hardware(), **r.versions}) for r in found]
-    return add(known, path)
+    return add(found, path)
 
 
 def shown(result: Result) -> bool:

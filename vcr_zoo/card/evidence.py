@@ -113,11 +113,11 @@ def lacking(found: Evidence) -> list[str]:
         )
     if not found.compared.gains():
         missing.append("no results of it and its control under the same seed")
-    stated = found.published(entry.name).values()
-    if any(result.weights != entry.sha256 for result in stated):
-        missing.append(
-            f"results of other weights than its own: `{REPRODUCE}{entry.name} --record` helps"
-        )
-    elif not stated:
-        missing.append(f"no results of its own: `{REPRODUCE}{entry.name} --record` measures them")
+    for one, whose in ((entry, "its own"), (found.partner, f"those of {found.partner.name}")):
+        stated = found.published(one.name).values()
+        again = f"`{REPRODUCE}{one.name} --record` measures them"
+        if any(result.weights != one.sha256 for result in stated):
+            missing.append(f"results of other weights than {whose}: {again}")
+        elif not stated:
+            missing.append(f"no results of {whose}: {again}")
     return missing

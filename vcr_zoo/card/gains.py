@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vcr_zoo.results import Interval, Result, paired
 from vcr_zoo.suite import targets
 
-from .words import MEASURES, measure, rows
+from .words import MEASURES, Measure, measure, rows
 
 PAIR = "vcr-zoo pair "  # the command of every number of a pair trained anew
 OTHERS = "mean of {} other sets"  # what stands for a data set where several were averaged
@@ -26,6 +26,7 @@ class Gain(NamedTuple):
     vcr: float
     difference: Interval
     seeds: tuple[int, ...]
+    level: str | None = None  # of the labels
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[Result, Result]]) -> "Gain":
@@ -39,13 +40,18 @@ class Gain(NamedTuple):
             *(one.protocol, one.data, one.metric, fmean(control), fmean(vcr)),
             paired(v - c for c, v in zip(control, vcr, strict=True)),
             tuple(sorted(control.seed for control, _ in runs.values())),
+            one.settings.get("level"),
         )
+
+    @property
+    def measure(self) -> Measure:
+        """How it is shown."""
+        return measure(self.protocol, self.metric, self.data, self.level)
 
     @property
     def difference_shown(self) -> str:
         """The interval in the measure's own unit; of accuracies, in points."""
-        known = measure(self.protocol, self.metric, self.data)
-        return format(self.difference.scaled(known.factor), known.digits)
+        return format(self.difference.scaled(self.measure.factor), self.measure.digits)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def comparison(found: Iterable[Gain], control: str, vcr: str) -> str:
     """A line for each gain: both means, the difference with its interval, how many seeds."""
     body = []
     for gain in found:
-        known = measure(gain.protocol, gain.metric, gain.data)
+        known = gain.measure
         shown = [known.show(gain.control), known.show(gain.vcr), gain.difference_shown]
         body.append([known.label, *shown, str(len(gain.seeds))])
     return rows(["", control, vcr, "difference [95 %]", "seeds"], body)

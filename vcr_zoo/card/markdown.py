@@ -12,7 +12,7 @@ from .evidence import Evidence
 from .gains import Gain, Paired, comparison, declared
 from .metadata import metadata
 from .stats import build, placements, stats, taken
-from .words import HEADLINES, WITHOUT_LABELS, code, measure, rows, text
+from .words import HEADLINES, PART, POINT, WITHOUT_LABELS, code, of, rows, text
 
 METHOD = "[variance-covariance regularization](https://arxiv.org/abs/2306.13292) (VCR)"
 CITATION = """```bibtex
@@ -71,7 +71,7 @@ def card(found: Evidence, hub: str | None = None) -> str:
         "## Model Usage\n\n" + usage(found, hub),
         what_vcr_did(found),
         compared(found),
-        published(found),
+        published(found, hub),
         how(found),
         training(found),
         LIMITS,
@@ -181,7 +181,9 @@ def compared(found: Evidence) -> str:
         "## Model Comparison\n\n"
         "Networks trained anew by both recipes, a pair for each seed; the difference is paired, "
         "with Student's 95 % interval. Differences of accuracies are in percentage points. An "
-        "interval that holds zero is no evidence of a difference.\n\n"
+        "interval that holds zero is no evidence of a difference. Effective rank counts the "
+        "directions that features use; class-distance normalized variance is higher where they "
+        "keep more of what pictures of one class differ in.\n\n"
         f"{comparison(found.compared.gains(), f'control {code(control)}', f'VCR {code(vcr)}')}\n\n"
         "![Differences of accuracies with their intervals](transfer.png)\n\n"
         "![Spectrum of the features' covariance](spectrum.png)"
@@ -189,14 +191,14 @@ def compared(found: Evidence) -> str:
     )
 
 
-def published(found: Evidence) -> str:
+def published(found: Evidence, hub: str | None) -> str:
     """What these very weights do, not the mean over others like them."""
     mine, theirs = (found.published(e.name) for e in (found.entry, found.partner))
     body = []
     for cell, result in mine.items():
         if cell[0] == "train" or cell[2].startswith("share_"):
             continue
-        known = measure(result.protocol, result.metric, result.data)
+        known = of(result)
         other = known.show(theirs[cell].value) if cell in theirs else ""
         body.append([known.label, known.show(result.value), other])
     return (
@@ -204,7 +206,9 @@ def published(found: Evidence) -> str:
         "Measured on the published files themselves; one training run each, so the two columns "
         "differ by chance as well.\n\n"
         f"{rows(['', 'this', code(found.partner.name)], body)}\n\n"
-        f"{code(f'vcr-zoo reproduce {found.entry.name}')} measures them again and compares."
+        f"{code(f'vcr-zoo reproduce {hub or found.entry.name}')} (of vcr_zoo) measures them again "
+        f"and compares: on another machine accuracies may differ by {100 * POINT:g} points, other "
+        f"numbers by {100 * PART:g} %."
     )
 
 
@@ -216,7 +220,7 @@ def how(found: Evidence) -> str:
         origin = result.command.split()[1]  # pair, reproduce or depth
         cell = (origin, result.protocol, result.data, result.fingerprint)
         groups.setdefault(cell, []).append(result)
-    lines = [f"All with {common}, if nothing else is said.\n"]
+    lines = [f"With {common}, except where another is named.\n"]
     for (_, protocol, data, fingerprint), members in groups.items():
         commands = list(dict.fromkeys(r.command for r in members))
         chosen = max(members, key=lambda r: r.seed)
@@ -239,15 +243,18 @@ def training(found: Evidence) -> str:
     recipe, row = found.recipe, row_of(found.recipe["dataset"])
     stated = found.published(found.entry.name)
     level = f" ({recipe['label_level']} labels)" if "coarse" in row.levels else ""
+    count = recipe["train_num_samples"]
+    portion = f" of {count:,} pictures" if count else ""
+    half = "; published in half precision" if found.entry.file else ""
     lines = [
         f"- **Training data:** {text(row.attribution)}{level}: {text(row.shows)}; "
-        f"licence {text(row.licence)}; never divided between train, validation and test: "
+        f"licence {text(row.licence)}; train, validation and test never share a group of pictures: "
         f"{text(row.group)}.",
         f"- **Recipe:** {code(f'vcr-zoo train --recipe {found.entry.name}')}: "
-        f"{recipe['epochs']} epochs, batch {recipe['batch_size']}, {text(recipe['opt'])}, "
-        f"learning rate {recipe['lr']:g}, "
+        f"{recipe['epochs']} epochs{portion}, batch {recipe['batch_size']}, {text(recipe['opt'])}, "
+        f"learning rate {recipe['lr']:g}, {'mixed precision, ' if recipe['amp'] else ''}"
         f"seed {recipe['seed']}; the last epoch's weights"
-        f"{', averaged (EMA)' if recipe['model_ema'] else ''}. "
+        f"{', averaged (EMA)' if recipe['model_ema'] else ''}{half}. "
         "The test part decided nothing.",
     ]
     seconds = next((r for (p, _, m), r in stated.items() if (p, m) == ("train", "seconds")), None)
@@ -301,4 +308,4 @@ def lines(pair: Paired, columns: Mapping[str, tuple[str, str, bool]]) -> list[li
 def cell(gain: Gain | None, side: str) -> str:
     if gain is None:
         return ""
-    return measure(gain.protocol, gain.metric, gain.data).show(getattr(gain, side))
+    return gain.measure.show(getattr(gain, side))

@@ -6,7 +6,7 @@ import yaml
 from vcr_zoo.results import Result
 
 from .evidence import Evidence
-from .words import measure
+from .words import of
 
 # Our data sets that have a repository on the Hub.
 ON_HUB = {"fmnist": "zalando-datasets/fashion_mnist"}
@@ -45,30 +45,31 @@ def row(result: Result) -> dict:
     level = result.settings.get("level", "fine")
     dataset = {"name": f"{result.data} ({level} labels)", "split": "test"}
     dataset["type"] = ON_HUB.get(result.data, result.data)
-    label = measure(result.protocol, result.metric, result.data).label
     return {
         "task": {"type": "image-classification", "name": "Image Classification"},
         "dataset": dataset,
-        "metrics": [{"type": "accuracy", "value": round(result.value, 6), "name": label}],
+        "metrics": [
+            {"type": "accuracy", "value": round(result.value, 6), "name": of(result).label}
+        ],
     }
 
 
 def eval_results(found: Evidence) -> dict[str, str]:
-    """`.eval_results/NAME.yaml` for each data set that the Hub has: file -> content.
+    """`.eval_results/NAME.yaml` for each data set that the Hub has, of its own classes: file ->
+    content.
 
     The Hub shows them for benchmarks that it lists.
     """
     files: dict[str, list[dict]] = {}
     for result in accuracies(found):
-        if result.data in ON_HUB:
-            label = measure(result.protocol, result.metric, result.data).label
+        if result.data in ON_HUB and result.settings.get("level", "fine") == "fine":
             entry = {
                 "dataset": {
                     "id": ON_HUB[result.data],
                     "task_id": f"{result.protocol}-{result.metric}",
                 },
                 "value": round(100 * result.value, 4),
-                "notes": f"{label}; {result.command}",
+                "notes": f"{of(result).label}; {result.command}",
             }
             files.setdefault(f".eval_results/{result.data}.yaml", []).append(entry)
     return {name: yaml.safe_dump(rows, sort_keys=False) for name, rows in files.items()}

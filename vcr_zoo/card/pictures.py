@@ -13,7 +13,7 @@ from vcr_zoo.suite import SHARE
 from vcr_zoo.transfer.depth import bar
 
 from .evidence import Evidence
-from .words import HEADLINES, measure
+from .words import HEADLINES
 
 COMPARED = {headline[:2] for headline in HEADLINES.values()}
 DRAWN = "VCR numbers"  # key of the stamp in the file
@@ -55,7 +55,7 @@ def transfer_numbers(found: Evidence) -> list[tuple[str, float, float, float, in
     """(label, mean, low, high, seeds) of the main accuracies' paired differences, in points."""
     shown = []
     for gain in found.compared.gains():
-        known = measure(gain.protocol, gain.metric, gain.data)
+        known = gain.measure
         if (gain.protocol, gain.metric) in COMPARED:
             points = gain.difference.scaled(known.factor)
             shown.append((known.label, *(round(v, 4) for v in points[:3]), points.n))

@@ -48,5 +48,5 @@ def build(entry: Entry) -> nn.Module:
         architecture = entry.name.partition(".")[0]
         channels = entry.input_size[0]
         return timm.create_model(
-            architecture, num_classes=entry.num_classes, in_chans=channels
+            architecture, num_classes=entry.num_classes, in_chans=channels, **entry.model_args
         ).eval()

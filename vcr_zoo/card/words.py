@@ -4,6 +4,9 @@ import html
 import re
 from typing import NamedTuple
 
+from vcr_zoo.data import DATASETS
+from vcr_zoo.results import Result
+
 
 class Measure(NamedTuple):
     """How a number is shown: in words, and with how many digits after which factor."""
@@ -37,6 +40,8 @@ MEASURES = {
     ("train", "seconds"): Measure("training time", ".0f", factor=1, unit=" s"),
     ("train", "top1"): Measure("accuracy on validation pictures, {data}"),
 }
+POINT = 0.005  # by which accuracies may differ on another machine: half a point
+PART = 0.02  # of its value, by which any other number may
 HEADLINES = {  # README's columns: (protocol, metric, on the source or on other data sets)
     "source accuracy": ("eval", "top1", True),
     "linear probe, source": ("probe", "top1", True),
@@ -51,10 +56,22 @@ WITHOUT_LABELS = {  # columns of the table of self-supervised pairs
 }
 
 
-def measure(protocol: str, metric: str, data: str) -> Measure:
-    """How a number is shown; one without an entry, as it is under its own name."""
+def measure(protocol: str, metric: str, data: str, level: str | None = None) -> Measure:
+    """How a number is shown; one without an entry, as it is under its own name.
+
+    Args:
+        level: of the labels, of which the classes are stated where a data set has several.
+    """
     known = MEASURES.get((protocol, metric)) or plainly(f"{protocol} {metric}, {{data}}", ".4g")
+    levels = DATASETS[data].levels if data in DATASETS else {}
+    if level in levels and len(levels) > 1:
+        data = f"{data} ({levels[level]} classes)"
     return known._replace(label=known.label.format(data=data))
+
+
+def of(result: Result) -> Measure:
+    """How a result is shown."""
+    return measure(result.protocol, result.metric, result.data, result.settings.get("level"))
 
 
 def text(value: object) -> str:

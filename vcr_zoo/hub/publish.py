@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from vcr_zoo import zoo
 
-from .push import Options, Published, push
+from .push import Options, Published, check_tag, push
 from .release import Release, release
 
 
@@ -30,7 +30,8 @@ def publish(
         path: the manifest, into which commit and sha256 of what is on the Hub are written.
         run: of `release`, for weights that are not in the package.
     """
-    failed, again = 0, False
+    check_tag(options.tag)
+    failed, again, names = 0, False, list(dict.fromkeys(names))
     for name in tqdm(names, unit="network", disable=dry_run or len(names) == 1):
         try:
             made = release(name, org, path=path, **run)
@@ -46,7 +47,8 @@ def publish(
             failed += 1
             again |= isinstance(error, OSError)
     if not dry_run:
-        print(f"{len(names) - failed} of {len(names)} are on the Hub", end="")
+        what = "proposed" if options.create_pr else "on the Hub"
+        print(f"{len(names) - failed} of {len(names)} are {what}", end="")
         print("; the rest: give the same command again" if again else "")
     return 2 if failed else 0
 

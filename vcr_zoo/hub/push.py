@@ -59,10 +59,7 @@ def push(
             was to be private.
         OSError: if the Hub refuses or cannot be reached, saying why and what to do.
     """
-    if not TAG.fullmatch(options.tag) or ".." in options.tag or options.tag in ("main", "HEAD"):
-        raise ValueError(
-            f"{options.tag!r} is no name for a tag: letters, digits, '.', '_' and '-', as in v2"
-        )
+    check_tag(options.tag)
     api = HfApi(endpoint=endpoint, token=token, library_name="vcr_zoo")
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -74,6 +71,12 @@ def push(
             tell(f"{made.repo}: the Hub could not, trying again in {seconds:.0f} s")
             time.sleep(seconds)
     raise AssertionError("the last attempt returns or raises")
+
+
+def check_tag(tag: str) -> None:
+    """Refuse what is no name for a tag, with a ValueError."""
+    if not TAG.fullmatch(tag) or ".." in tag or tag in ("main", "HEAD"):
+        raise ValueError(f"{tag!r} is no name for a tag: letters, digits, '.', '_' and '-', as v2")
 
 
 def cause(error: BaseException) -> BaseException:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from vcr_zoo.card.book import add
 from vcr_zoo.card.evidence import CARDS, REPRODUCE
-from vcr_zoo.card.words import measure
+from vcr_zoo.card.words import PART, POINT, measure
 from vcr_zoo.data import DATASETS
 from vcr_zoo.data.load import row_of
 from vcr_zoo.remote import download
@@ -24,9 +25,6 @@ from vcr_zoo.transfer import matrix
 from vcr_zoo.zoo import Entry, canonical, half, manifest
 
 from .pull import commit_of, pull
-
-POINT = 0.005  # by which accuracies may differ on another machine: half a point
-PART = 0.02  # of its value, by which any other number may
 
 
 class Comparison(NamedTuple):
@@ -134,7 +132,8 @@ def line(one: Comparison) -> str:
     r = one.stated
     start = f"{f'{r.protocol} {r.metric} on {r.data}':40}{r.value:12.5g}"
     if one.found is None:
-        return f"{start}{'':12}  not measured: {one.problem}"
+        why = one.problem or "this version measures no such thing"
+        return f"{start}{'':12}  not measured: {why}"
     verdict = "agrees" if one.agrees else "DIFFERS"
     if one.found.fingerprint != r.fingerprint:
         verdict = "DIFFERS: other data than what was stated"
@@ -201,12 +200,13 @@ def reproduce(
 
 
 def told(comparisons: Iterable[Comparison], tell: Callable[[str], None]) -> list[Comparison]:
-    """The comparisons, each with its line as it is made."""
+    """The comparisons, each with its line as it is made, and how many agree."""
     tell(f"{'':40}{'stated':>12}{'found':>12}{'within':>12}")
     made = []
     for one in comparisons:
         tell(line(one))
         made.append(one)
+    tell(f"{sum(one.agrees for one in made)} of {len(made)} agree")
     return made
 
 
@@ -226,12 +226,28 @@ def of_repository(name: str, *, quick: bool, cache, tell: Callable[[str], None])
     stated = [r for r in results if r.model == ours and r.command.startswith(REPRODUCE)]
     if not stated or any(r.weights != sha256 for r in stated):
         raise ValueError(f"{repo} states no numbers of these weights (sha256 {sha256[:12]}...)")
+    check_card(repo, commit, stated)
     tell(f"{repo} at {commit[:12]}: sha256 {sha256}, which its numbers are of")
 
     def again(job: Job) -> list[Result]:
         return of_published(job, ours, f"hf-hub:{repo}@{commit}", sha256, cache)
 
     return verdict(told(compared(stated, again, quick), tell))
+
+
+def check_card(repo: str, commit: str, stated: Sequence[Result]) -> None:
+    """Refuse a card whose head states accuracies that its results have not.
+
+    Raises:
+        ValueError: for one that does, or that states none.
+    """
+    card = ModelCard(download(repo, "README.md", commit).read_text())
+    measured = {round(r.value, 6) for r in stated}
+    claimed = [one.metric_value for one in card.data.eval_results or ()]
+    if wrong := [value for value in claimed if value not in measured]:
+        raise ValueError(f"{repo}: the card claims {wrong[0]}, which its results.jsonl has not")
+    if not claimed:
+        raise ValueError(f"{repo}: the card states no numbers that could be measured again")
 
 
 def entry_of(name: str) -> Entry:

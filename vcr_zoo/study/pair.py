@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vcr_zoo.card.gains import PAIR, Paired, comparison
-from vcr_zoo.results import Result, append, read
+from vcr_zoo.results import Result, append, hardware, read
 from vcr_zoo.suite import measured, suite
 from vcr_zoo.training import parse
 
@@ -91,11 +91,12 @@ def evaluated(task: Task) -> list[Result]:
     """Measure a network with the whole suite, and write down what is not there yet."""
     path, found = task.run.parent / RESULTS, []
     known = {r.cell() for r in read(path)}
-    where = {"cells": task.run.parent / "cells.jsonl"}
+    cells = {"cells": task.run.parent / "cells.jsonl"}
     with tempfile.TemporaryDirectory() as cache:  # of features that nobody asks for again
         for job in suite(task.arguments):
-            for result in measured(job, str(task.run), seed=task.seed, cache=cache, **where):
-                named = replace(result, model=task.name, command=task.command)
+            for result in measured(job, str(task.run), seed=task.seed, cache=cache, **cells):
+                versions = {**result.versions, "hardware": hardware()}
+                named = replace(result, model=task.name, command=task.command, versions=versions)
                 if named.cell() not in known:
                     append(path, named)
                 found.append(named)
