@@ -1,5 +1,6 @@
 """Records survive the file, and intervals are Student's."""
 
+import json
 import math
 import subprocess
 import sys
@@ -58,6 +59,27 @@ def test_a_damaged_line_is_named(tmp_path, line):
 
     with pytest.raises(ValueError, match=r"line 2 is not a result.*remove the line"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("settings", [1]),
+        ("command", 3),
+        ("value", "high"),
+        ("value", float("nan")),
+        ("seed", True),
+        ("metric", "top1\x1b[2J"),
+    ],
+)
+def test_what_is_no_result_is_named_with_its_line(tmp_path, field, value):
+    """A file may come from a stranger's repository, and what it says goes to a terminal."""
+    good = {"model": "a.b", "data": "d", "protocol": "probe", "metric": "top1", "value": 0.5}
+    lines = [json.dumps(good), json.dumps({**good, field: value})]
+    (tmp_path / "results.jsonl").write_text("\n".join(lines))
+
+    with pytest.raises(ValueError, match=rf"line 2 is not a result: its {field}"):
+        read(tmp_path / "results.jsonl")
 
 
 def test_cells_differ_by_what_was_measured_not_by_what_came_out():

@@ -69,13 +69,8 @@ def explained(error: Exception, what: str) -> OSError:
     elif status == 429:
         kind, why = ConnectionError, "the Hub asks to wait (429): do it again later"
     elif unreachable(error):
-        kind, why = (
-            ConnectionError,
-            (
-                f"{constants.ENDPOINT} cannot be reached, and it is not in the cache: look after the "
-                "network, HF_ENDPOINT and proxies"
-            ),
-        )
+        advice = "look after the network, HF_ENDPOINT and proxies"
+        kind, why = ConnectionError, f"{constants.ENDPOINT} does not answer: {advice}"
     else:
         kind, why = ConnectionError, f"the Hub could not do it ({redacted(whole(error))})"
     return kind(f"{what}: {why}")

@@ -11,7 +11,7 @@ import timm
 import yaml
 
 from vcr_zoo import card, zoo
-from vcr_zoo.card.evidence import CARDS, lacking
+from vcr_zoo.card.evidence import CARDS, REPRODUCE, lacking
 from vcr_zoo.card.files import BEGIN, END, with_table
 from vcr_zoo.card.metadata import eval_results
 from vcr_zoo.card.pictures import DRAWN, stamp_of
@@ -166,8 +166,8 @@ def test_eval_results_are_in_the_hubs_current_format(found):
     entries = huggingface_hub._eval_results.parse_eval_result_entries(yaml.safe_load(content))
 
     stated = [r for r in found.published(VCR).values() if r.data == "fmnist"]
-    stated = [r for r in stated if r.protocol in ("eval", "probe", "fewshot")]
-    assert len(entries) == len(stated) > 3 and {e.dataset_id for e in entries} == {
+    stated = [r for r in stated if r.protocol in ("probe", "fewshot")]  # of its ten classes
+    assert len(entries) == len(stated) == 3 and {e.dataset_id for e in entries} == {
         "zalando-datasets/fashion_mnist"
     }
 
@@ -259,6 +259,36 @@ def test_a_card_without_labels_shows_features_and_no_classifier(found):
     space = {}
     exec(snippet, space)
     assert space["embedding"].shape == (1, 96) and "probabilities" not in space
+
+
+def test_a_card_counts_the_network_that_its_arguments_make(found):
+    """Blocks that the architecture's name does not say."""
+    deeper = replace(found.entry, model_args={"layers": [2, 2, 2, 2]})
+    network = timm.create_model("test_resnet", num_classes=4, layers=[2, 2, 2, 2])
+    made = card.card(replace(found, entry=deeper, recipe={**found.recipe, "vcr_layers": "blocks"}))
+
+    assert stats(deeper).parameters == sum(p.numel() for p in network.parameters())
+    assert "`layer4.1`" in made and "of a map in one of 4 steps" in made
+
+
+def test_a_card_says_of_which_classes_an_accuracy_is(found):
+    """Four super-classes are easier than ten classes."""
+    made = card.card(found)
+
+    assert "accuracy of its own classifier, fmnist (4 classes)" in made
+    assert "linear probe, fmnist (10 classes)" in made
+    assert "98.88" not in "".join(eval_results(found).values())
+
+
+def test_a_card_needs_the_published_controls_numbers(found):
+    """The column beside its own is of the weights that are published."""
+    theirs = [r for r in found.results if r.model == CONTROL and r.command.startswith(REPRODUCE)]
+    without = tuple(r for r in found.results if r not in theirs)
+    assert f"no results of those of {CONTROL}" in " ".join(lacking(replace(found, results=without)))
+    other = tuple(replace(r, weights="0" * 64) if r in theirs else r for r in found.results)
+    assert f"other weights than those of {CONTROL}" in " ".join(
+        lacking(replace(found, results=other))
+    )
 
 
 def test_a_card_on_the_hub_links_to_its_control_and_needs_timm_alone(found):

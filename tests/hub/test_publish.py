@@ -15,6 +15,7 @@ from functools import partial
 import huggingface_hub
 import pytest
 import timm
+import torch
 import yaml
 from huggingface_hub import HfApi
 
@@ -37,6 +38,7 @@ from vcr_zoo.remote import redacted
 from vcr_zoo.results import Result, read
 from vcr_zoo.suite import suite
 from vcr_zoo.training.options import as_yaml, parse
+from vcr_zoo.training.settle import settle
 
 from .clients import TOKEN, contents, made
 from .loopback import Fault
@@ -89,7 +91,10 @@ def runs(tmp_path):
         weights = timm.create_model(name, pretrained=True).state_dict()
         for file, content in weight_files(weights, config_of(zoo.manifest()[name])).items():
             (folders[name] / file).write_bytes(content)
-        (folders[name] / "args.yaml").write_text(as_yaml(parse(["--recipe", name])))
+        args = parse(["--recipe", name])
+        args.distributed = False
+        settle(args, torch.device("cpu"))
+        (folders[name] / "args.yaml").write_text(as_yaml(args))
     return folders
 
 
@@ -98,7 +103,9 @@ def of_runs(runs):
     contents = {name: (run / WEIGHTS).read_bytes() for name, run in runs.items()}
     sha = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     return [
-        replace(r, weights=sha[r.model]) if r.weights and r.command.startswith(REPRODUCE) else r
+        replace(r, weights=sha[r.model])
+        if r.model in sha and r.command.startswith(REPRODUCE)
+        else r
         for r in read(CARDS / "results.jsonl")
     ]
 
@@ -129,7 +136,8 @@ def test_a_run_of_another_recipe_is_refused(manifest, runs):
 def test_older_weights_do_not_come_back_untold(hub, manifest, runs, capsys):
     """The branch holds those of tag v2; a push of v1's again is refused until told otherwise."""
     push = partial(publish, [VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest)
-    newer = dict(runs={VCR: runs[VCR]}, license="mit", control=CONTROL, results=of_runs(runs))
+    one = {VCR: runs[VCR]}
+    newer = dict(runs=one, license="mit", control=CONTROL, results=of_runs(one))
     before = manifest.read_bytes()
     assert push() == 0
     assert push(Options(tag="v2"), **newer) == 0
@@ -142,8 +150,10 @@ def test_older_weights_do_not_come_back_untold(hub, manifest, runs, capsys):
 
 @pytest.mark.parametrize("tag", ["bad tag", "a..b", "main", "0" * 40, "-v1", "v1.", ""])
 def test_a_tag_that_git_would_not_take_is_refused_before_anything_is_sent(hub, manifest, tag):
-    wrong = Options(tag=tag)
-    assert publish([VCR], "org", wrong, endpoint=hub.url, token=TOKEN, path=manifest) == 2
+    settings = {"endpoint": hub.url, "token": TOKEN, "path": manifest}
+    for dry_run in (True, False):
+        with pytest.raises(ValueError, match="no name for a tag"):
+            publish([VCR], "org", Options(tag=tag), dry_run=dry_run, **settings)
     assert hub.requests == []
 
 
@@ -367,6 +377,33 @@ def test_damaged_weights_are_not_measured(monkeypatch, manifest, capsys):
 
     assert main(["reproduce", VCR]) == 2
     assert "not what was published" in capsys.readouterr().err
+
+
+def test_a_repository_is_checked_with_its_card(hub, manifest, monkeypatch, capsys):
+    """The card is what people read: it may state nothing but what is measured again."""
+    publish([VCR], "org", endpoint=hub.url, token=TOKEN, path=manifest)
+    known = [r for r in read(CARDS / "results.jsonl") if r.model == VCR]
+    measured = [r for r in known if r.command.startswith(REPRODUCE)]
+
+    def found(job, *_):
+        return [r for r in measured if (r.protocol, r.data) == job[:2]]
+
+    monkeypatch.setattr(again, "of_published", found)
+    for name in ("pull", "download"):
+        monkeypatch.setattr(again, name, partial(getattr(again, name), endpoint=hub.url))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+    count = len([r for r in measured if r.protocol != "train"])
+    assert main(["reproduce", f"org/{VCR}"]) == 0
+    assert f"{count} of {count} agree" in capsys.readouterr().out
+    card = contents(hub.repos[f"org/{VCR}"])["README.md"].decode()
+    stated = next(r for r in measured if r.protocol == "eval").value
+    for changed, words in (
+        (card.replace(f"value: {stated:g}", "value: 0.999"), "the card claims 0.999"),
+        ("---\nlicense: mit\n---\n", "states no numbers"),
+    ):
+        hub.put(f"org/{VCR}", {"README.md": changed.encode()})
+        assert main(["reproduce", f"org/{VCR}"]) == 2 and words in capsys.readouterr().err
 
 
 @pytest.mark.network
