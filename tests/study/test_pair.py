@@ -2,14 +2,12 @@
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vcr_zoo import data, suite
+from vcr_zoo import suite
 from vcr_zoo.cli import main
-from vcr_zoo.data import DATASETS
 from vcr_zoo.results import paired, read
 from vcr_zoo.study.pair import RESULTS, check_pair, pair
 from vcr_zoo.study.runs import Task, carried_out
@@ -17,27 +15,17 @@ from vcr_zoo.training import parse, train
 from vcr_zoo.training.options import recipes
 from vcr_zoo.transfer.matrix import workers
 
-from ..data.sets import small_fmnist, write_mnist_like
-
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
 QUICK = ("--train-num-samples", "256", "--epochs", "1", "--batch-size", "64")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Two seeds of a pair, and what was told; the source is the only target that there is."""
-    folder, told = tmp_path_factory.mktemp("pair"), []
-    files = write_mnist_like(folder / "files", train=1200, test=200)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCR_ZOO_CACHE", str(folder / "cache"))
-        patch.setitem(DATASETS, "fmnist", small_fmnist(files))
-        patch.setitem(DATASETS, "mnist", replace(small_fmnist(files), name="mnist"))
-        patch.setitem(suite.TARGETS, "fmnist", ("mnist",))
-        for name in ("fmnist", "mnist"):
-            data.get(name, files)
-        settings = {"folder": folder / "out", "options": QUICK, "tell": told.append}
-        assert pair(VCR, CONTROL, seeds=[0, 1], **settings) == 0, told
-        yield settings, told
+def made(small_sets):
+    """Two seeds of a pair, and what was told."""
+    told = []
+    settings = {"folder": small_sets / "out", "options": QUICK, "tell": told.append}
+    assert pair(VCR, CONTROL, seeds=[0, 1], **settings) == 0, told
+    return settings, told
 
 
 def values(folder, name, protocol, data, metric):

@@ -5,34 +5,23 @@ from dataclasses import replace
 
 import pytest
 
-from vcr_zoo import data, suite
+from vcr_zoo import data
 from vcr_zoo.cli import main
-from vcr_zoo.data import DATASETS
 from vcr_zoo.results import read
 from vcr_zoo.study import search as ours
 from vcr_zoo.study.search import RESULTS, SPACES, Trial, best_of, chosen, report, search
-
-from ..data.sets import small_fmnist, write_mnist_like
 
 CONTROL = "test_resnet.base_fmnist4"
 QUICK = ("--train-num-samples", "256", "--epochs", "1", "--batch-size", "64")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(small_sets):
     """Trials 0 to 2, and what was told."""
-    folder, told = tmp_path_factory.mktemp("search"), []
-    files = write_mnist_like(folder / "files", train=1200, test=200)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCR_ZOO_CACHE", str(folder / "cache"))
-        patch.setitem(DATASETS, "fmnist", small_fmnist(files))
-        patch.setitem(DATASETS, "mnist", replace(small_fmnist(files), name="mnist"))
-        patch.setitem(suite.TARGETS, "fmnist", ("mnist",))
-        for name in ("fmnist", "mnist"):
-            data.get(name, files)
-        settings = {"budget": 2, "folder": folder / "out", "options": QUICK, "tell": told.append}
-        assert search(CONTROL, **settings) == 0, told
-        yield settings, told
+    told = []
+    settings = {"folder": small_sets / "out", "budget": 2, "options": QUICK, "tell": told.append}
+    assert search(CONTROL, **settings) == 0, told
+    return settings, told
 
 
 def test_every_trial_is_measured_on_validation_and_drawn(made):
