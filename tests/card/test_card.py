@@ -136,6 +136,8 @@ def test_weights_without_results_recipe_or_entry_have_no_card(found):
         card.evidence(VCR, results=[])
     with pytest.raises(LookupError, match=r"Closest: test_resnet\.vcr_fmnist4"):
         card.evidence("test_resnet.vcr_fmnist5")
+    with pytest.raises(LookupError, match="a recipe without weights"):
+        card.evidence("test_resnet.vcr_simclr_fmnist", {})
     entries = zoo.manifest()
     entries["test_resnet.vcr_new"] = replace(entries[VCR], name="test_resnet.vcr_new")
     with pytest.raises(LookupError, match=r"no recipe 'test_resnet\.vcr_new'"):

@@ -56,6 +56,12 @@ def on_hub(hub, files, monkeypatch):
     cfg.tags.remove("vcr_onhub")
 
 
+def test_a_file_is_no_folder_to_copy_into(tmp_path):
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(FileExistsError, match="mine is a file"):
+        pull("test_resnet.vcr_fmnist4", tmp_path / "mine")
+
+
 def test_pulled_files_load_with_timm(get, hub, files):
     hub.put(REPO, files)
     folder = get()

@@ -71,5 +71,6 @@ def test_the_folder_says_whose_pictures_and_holds_the_published_weights(folder):
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "mine").write_text("")
-    with pytest.raises(FileExistsError, match="choose another --out"):
-        space(tmp_path)
+    for place in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(FileExistsError, match="choose another --out"):
+            space(place)

@@ -8,6 +8,7 @@ from pathlib import Path
 from vcr_zoo.data.load import row_of
 from vcr_zoo.results import Result, closest, read
 from vcr_zoo.training import parse
+from vcr_zoo.training.options import recipes
 from vcr_zoo.zoo import Entry, manifest
 
 from .gains import Paired
@@ -74,6 +75,10 @@ def evidence(
         ValueError: if something that a card must state is lacking, naming all of it.
     """
     entries = manifest() if entries is None else entries
+    if name not in entries and name in recipes():
+        raise LookupError(
+            f"{name} is a recipe without weights: train it, then `vcr-zoo package RUN {name}`"
+        )
     if name not in entries:
         raise LookupError(f"no weights are called {name!r}.{closest(name, entries)}")
     entry = entries[name]

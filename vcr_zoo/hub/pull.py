@@ -35,6 +35,8 @@ def pull(name: str, to: Path | None = None, endpoint: str | None = None) -> Path
         ValueError: for files that are not what they should be.
         OSError: if they cannot be had, or `to` holds other files.
     """
+    if to is not None and to.is_file():
+        raise FileExistsError(f"{to} is a file: name a folder to copy into")
     if "/" not in name:
         entries = zoo.manifest()
         if name not in entries:

@@ -40,6 +40,8 @@ def space(out: Path) -> Path:
         FileExistsError: if the folder holds something.
         OSError: if the pictures cannot be had.
     """
+    if out.is_file():
+        raise FileExistsError(f"{out} is a file: choose another --out")
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty: choose another --out")
     entries = zoo.manifest()

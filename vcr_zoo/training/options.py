@@ -437,7 +437,8 @@ def recipe_file(name: str) -> Path:
         LookupError: if there is none of that name.
     """
     if name not in recipes():
-        raise LookupError(f"no recipe '{name}'.{closest(name, recipes())} There are: {recipes()}")
+        there = ", ".join(recipes())
+        raise LookupError(f"no recipe '{name}'.{closest(name, recipes())} There are: {there}")
     return Path(str(resources.files("vcr_zoo") / "recipes" / f"{name}.yaml"))
 
 
