@@ -461,6 +461,13 @@ class Penalties:
             self.undo.pop()()
 
 
+def steps_of(every: int | None, rows: int | None) -> int:
+    """In how many steps maps take turns: as asked, or EVERY where samples of them are drawn."""
+    if every is not None:
+        return every
+    return EVERY if rows else 1
+
+
 def turns(placements: list[Placement], every: int) -> list[tuple[int, int]]:
     """(k, turn) of every placement: it takes part in the steps that leave `turn` over when divided
     by k. Maps share the steps evenly among themselves, vectors take part in all."""
@@ -547,7 +554,7 @@ def attach(
     """
     words = split(layers)
     check_settings(0, 0, delta, eps, rows)
-    every = (1 if rows is None else EVERY) if every is None else every
+    every = steps_of(every, rows)
     if every < 1:
         raise ValueError(f"every={every}: 1 takes all placements in every step")
     alphas, betas = per_word("alpha", alpha, words), per_word("beta", beta, words)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vcr_zoo.placement import EVERY, find, turns
+from vcr_zoo.placement import find, steps_of, turns
 from vcr_zoo.zoo import Entry
 
 
@@ -38,7 +38,7 @@ def placements(entry: Entry, layers: str) -> list[str]:
 
 def taken(entry: Entry, recipe: Mapping) -> list[tuple[int, int]]:
     """Which steps every placement took part in: see `placement.turns`."""
-    every = recipe["vcr_every"] or (EVERY if recipe["vcr_rows"] else 1)
+    every = steps_of(recipe["vcr_every"], recipe["vcr_rows"])
     return turns(find(build(entry), recipe["vcr_layers"]), every)
 
 

@@ -245,7 +245,7 @@ def tried(
 def best_of(found: Sequence[Trial]) -> Trial:
     """The trial with the best mean on other data sets that is good enough on the source."""
     floor = next((t.source for t in found if t.number == 0), 0.0) - SLACK
-    return max((t for t in found if t.source >= floor), key=lambda t: t.others, default=found[0])
+    return max((t for t in found if t.source >= floor), key=lambda t: t.others)
 
 
 def report(found: Sequence[Trial], recipe: str, options=(), shown: int = 8) -> str:

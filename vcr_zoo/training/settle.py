@@ -12,7 +12,7 @@ from timm.optim import get_optimizer_info, list_optimizers
 from timm.utils import set_jit_fuser
 
 from vcr_zoo.data import DATASETS
-from vcr_zoo.placement import EVERY
+from vcr_zoo.placement import steps_of
 from vcr_zoo.results import closest
 
 from .loading import mixes
@@ -78,7 +78,7 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
     if args.torchcompile:
         one_of(args, "torchcompile", torch._dynamo.list_backends(exclude_tags=()))
     if args.vcr_every is None:  # compiled, each turn would be a graph of its own
-        args.vcr_every = EVERY if args.vcr_rows and not args.torchcompile else 1
+        args.vcr_every = 1 if args.torchcompile else steps_of(None, args.vcr_rows)
     args.opt = args.opt.lower()
     known = list_optimizers()
     one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
