@@ -52,7 +52,10 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
                 "of recipes as they stand: write one of its own"
             )
     if not found:
-        raise ValueError(f"{source} holds no results of {', '.join(sorted(names))}")
+        raise ValueError(
+            f"{source} holds no results that cards show: give what `vcr-zoo pair` wrote, or "
+            f"`vcr-zoo depth`, of {', '.join(sorted(names))}"
+        )
     return add(found, path)
 
 

@@ -75,13 +75,7 @@ def evidence(
         ValueError: if something that a card must state is lacking, naming all of it.
     """
     entries = manifest() if entries is None else entries
-    if name not in entries and name in recipes():
-        raise LookupError(
-            f"{name} is a recipe without weights: train it, then `vcr-zoo package RUN {name}`"
-        )
-    if name not in entries:
-        raise LookupError(f"no weights are called {name!r}.{closest(name, entries)}")
-    entry = entries[name]
+    entry = entry_called(name, entries)
     beside = entry.control or next((e.name for e in entries.values() if e.control == name), None)
     partner = entries[beside] if beside else None
     results = read(CARDS / "results.jsonl") if results is None else results
@@ -95,6 +89,17 @@ def evidence(
     if missing := lacking(found):
         raise ValueError(f"no card can be made of {name}: " + "; ".join(missing))
     return found
+
+
+def entry_called(name: str, entries: Mapping[str, Entry]) -> Entry:
+    """The entry of a name; a LookupError that says what there is instead."""
+    if name not in entries and name in recipes():
+        raise LookupError(
+            f"{name} is a recipe without weights: train it, then `vcr-zoo package RUN {name}`"
+        )
+    if name not in entries:
+        raise LookupError(f"no weights are called {name!r}.{closest(name, entries)}")
+    return entries[name]
 
 
 def lacking(found: Evidence) -> list[str]:

@@ -12,12 +12,12 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from vcr_zoo.card.book import add
-from vcr_zoo.card.evidence import CARDS, REPRODUCE
+from vcr_zoo.card.evidence import CARDS, REPRODUCE, entry_called
 from vcr_zoo.card.words import PART, POINT, measure
 from vcr_zoo.data import DATASETS
 from vcr_zoo.data.load import row_of
 from vcr_zoo.remote import download
-from vcr_zoo.results import Result, closest, hardware, read, versions
+from vcr_zoo.results import Result, hardware, read, versions
 from vcr_zoo.suite import LARGE, OURS, Job, measured, suite
 from vcr_zoo.training import parse, train
 from vcr_zoo.training.settle import check_recipe
@@ -174,7 +174,7 @@ def reproduce(
     elif "/" in name:
         return of_repository(name, quick=quick, cache=cache, tell=tell)
     else:
-        entry = entry_of(name)
+        entry = entry_called(name, manifest())
         file, sha256, model = entry.verify(), entry.sha256, name
         tell(f"{name}: sha256 {sha256}, as published")
 
@@ -248,13 +248,6 @@ def check_card(repo: str, commit: str, stated: Sequence[Result]) -> None:
         raise ValueError(f"{repo}: the card claims {wrong[0]}, which its results.jsonl has not")
     if not claimed:
         raise ValueError(f"{repo}: the card states no numbers that could be measured again")
-
-
-def entry_of(name: str) -> Entry:
-    entries = manifest()
-    if name not in entries:
-        raise LookupError(f"no weights are called {name!r}.{closest(name, entries)}")
-    return entries[name]
 
 
 def stated_results(entry: Entry) -> list[Result]:
