@@ -8,6 +8,7 @@ import vcr_zoo
 PACKAGE = Path(vcr_zoo.__file__).parent
 FLOORS = (
     ("geometry", "penalty", "remote", "results"),
+    ("variants",),
     ("data", "placement", "zoo"),
     ("training", "features"),
     ("diagnostics",),

@@ -11,6 +11,7 @@ from torch import nn
 from vcr_zoo import placement
 from vcr_zoo.penalty import penalty
 from vcr_zoo.placement import attach, default_input_size, find
+from vcr_zoo.variants import VARIANTS
 
 FAMILIES = """
 beit_base_patch16_224 cait_xxs24_224 coat_tiny convit_tiny convmixer_768_32 cpubone_nano
@@ -451,3 +452,60 @@ def test_a_layer_that_is_not_called_is_told_from_one_that_is_not_there():
 def test_an_input_size_that_the_model_refuses_is_named():
     with pytest.raises(ValueError, match=re.escape("does not take images of (3, 50, 50)")):
         find(empty("vit_tiny_patch16_224"), input_size=(3, 50, 50))
+
+
+@pytest.mark.parametrize("rows", [None, 8])
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_a_variant_is_taken_of_the_features_that_pass(name, rows):
+    """Of all of them where all take part; of some of them else."""
+    settings = {"variant": name, "alpha": 0.7, "beta": 0.5, "every": 1, "rows": rows}
+    model, images = small(), torch.rand(4, 3, 32, 32)
+    names, seen = [p.name for p in find(model, "stages")], []
+    for one in names:
+        hook = lambda _, __, out: seen.append(out.detach().movedim(1, -1).flatten(0, -2))  # noqa: E731
+        model.get_submodule(one).register_forward_hook(hook)
+    penalties = attach(model, "stages", **settings)
+    with penalties.collect() as collected:
+        model(images)
+
+    assert len(seen) == len(collected.variance) == len(names)
+    if rows is None:
+        expected = sum(VARIANTS[name](x, 0.7, 0.5, 1.0, 1e-4) for x in seen)
+        torch.testing.assert_close(collected.total, expected)
+    collected.total.backward()
+    assert all(p.grad is not None for p in model.layer1.parameters())
+
+
+def test_a_share_is_one_of_the_gradient_that_passes():
+    """Whatever the coefficients, as long as their ratio is the same."""
+    x = torch.randn(16, 6, dtype=torch.float64)
+    linear = nn.Linear(6, 1).double()
+
+    def gradient(**settings):
+        model = nn.Sequential(nn.Identity(), linear).train()
+        penalties = attach(model, "0", input_size=(6,), **settings)
+        inputs = x.clone().requires_grad_()
+        with penalties.collect() as collected:
+            loss = model(inputs).square().sum()
+        (loss + collected.total).backward()
+        return inputs.grad
+
+    plain = gradient(alpha=0.0, beta=0.0)
+    added = [gradient(alpha=a, beta=3 * a, share=0.25) - plain for a in (0.1, 7.0)]
+    assert added[0].norm().item() == pytest.approx(0.25 * plain.norm().item())
+    torch.testing.assert_close(added[0], added[1])
+    direction = gradient(alpha=0.1, beta=0.3) - plain
+    torch.testing.assert_close(added[0] / added[0].norm(), direction / direction.norm())
+
+
+@pytest.mark.parametrize(
+    "settings, told",
+    [
+        ({"variant": "corelation"}, "Closest: correlation"),
+        ({"share": 0.0}, "share=0.0 must be positive"),
+        ({"variant": "wld", "sync": True}, "synchronized"),
+    ],
+)
+def test_variants_and_shares_that_make_no_sense_are_refused(settings, told):
+    with pytest.raises((LookupError, ValueError), match=told):
+        attach(small(), "pooled", **settings)

@@ -81,12 +81,14 @@ def run_pair(args) -> int:
 def add_search(commands) -> None:
     parser = commands.add_parser(
         "search",
-        help="settings of a recipe chosen on validation: many runs, a picture of what they did",
+        help="settings chosen on validation: many runs of recipes, a picture of what they did",
         epilog="example: vcr-zoo search test_resnet.base_fmnist4 --space vcr --budget 40; options "
         "of `vcr-zoo train` may follow, for all runs",
     )
-    parser.add_argument("recipe", help="the control's: it stands beside what is tried")
-    parser.add_argument("--space", default="vcr", help="vcr (default) or control: what is varied")
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="controls, as a rule")
+    parser.add_argument(
+        "--space", default="vcr", help="what is varied: vcr (default), control, decov, ..."
+    )
     parser.add_argument("--budget", type=int, default=40, help="settings to try (default: 40)")
     parser.add_argument("--trials", nargs="+", type=int, help="only these; 0 is the recipe itself")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(default: 0)")
@@ -102,7 +104,7 @@ def run_search(args) -> int:
 
     options = {name: getattr(args, name) for name in ("space", "budget", "trials", "seeds", "jobs")}
     options |= {"folder": Path(args.output), "options": args.rest}
-    return 2 if search(args.recipe, **options) else 0
+    return 2 if search(args.recipes, **options) else 0
 
 
 def add_data(commands) -> None:

@@ -122,15 +122,25 @@ def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
         )
     few = None
     if rows is not None and rows < n:
-        pictures = x.shape[0] if dim else x.shape[1]
-        index = strided(n, rows, offset, x.device, positions=n // pictures)
-        x, few = Sample.apply(x, dim, index)
+        x, few = samples(x, dim, rows, offset)
     if few is not None and group is None:
         return x, few, None
     if few is not None:
         return x, None, Tap.apply(few, alpha, beta, delta, eps, 1, group)[1:]
     x, *done = Tap.apply(x, alpha, beta, delta, eps, dim, group)
     return x, None, tuple(done)
+
+
+def samples(x: Tensor, dim: int, rows: int | None, offset: int | Tensor | None):
+    """The features as they came, and `rows` of their samples, all if None, for any penalty that
+    autograd differentiates: (..., d) -> (..., d), (rows, d)."""
+    n, dim = x.numel() // x.shape[dim], dim % x.ndim
+    pictures = x.shape[0] if dim else x.shape[1]
+    if rows is None or rows >= n:
+        index = torch.arange(n, device=x.device)
+    else:
+        index = strided(n, rows, offset, x.device, positions=n // pictures)
+    return Sample.apply(x, dim, index)
 
 
 def check_settings(alpha, beta, delta, eps, rows) -> None:

@@ -19,8 +19,18 @@ from timm.models import group_modules
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vcr_zoo.penalty import Terms, begin, check_settings
+from vcr_zoo.penalty import (
+    Terms,
+    begin,
+    check_settings,
+    covariance,
+    covariance_penalty,
+    full_precision,
+    samples,
+    variance_penalty,
+)
 from vcr_zoo.results import closest
+from vcr_zoo.variants import VARIANTS
 
 LAYERS = ("blocks", "stages", "pooled")
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -358,6 +368,7 @@ class Penalties:
         self.weights = weights  # (alpha, beta) of every placement
         self.delta, self.eps = settings["delta"], settings["eps"]
         self.rows, self.seed, self.group = settings["rows"], settings["seed"], settings["group"]
+        self.variant, self.share = settings["variant"], settings["share"]
         self.turns = turns(placements, settings["every"])
         self.takes_part = [True] * len(placements)  # in this step
         self.step = 0  # who takes part, and with which rows, is a function of (seed, step)
@@ -425,12 +436,19 @@ class Penalties:
 
     def tapped(self, i: int, x: Tensor) -> Tensor:
         """The tensor at placement i, tapped."""
-        place, (alpha, beta) = self.placements[i], self.weighted(i)
-        offset = self.offsets[i]
+        place, weights = self.placements[i], self.weighted(i)
         rows = self.rows if place.rows_per_image > 1 else None
-        y, few, done = begin(
-            x, alpha, beta, self.delta, self.eps, place.dim, rows, offset, self.group
-        )
+        settings = (*weights, self.delta, self.eps)
+        passing = None
+        if self.share is not None:
+            passing, x = Share.apply(x, self.share * self.turns[i][0])
+        if self.variant is None:
+            y, few, done = begin(x, *settings, place.dim, rows, self.offsets[i], self.group)
+        else:
+            (y, taken), few = samples(x, place.dim, rows, self.offsets[i]), None
+            taken = full_precision(taken)
+            done = VARIANTS[self.variant](taken, *settings), terms_of(taken, self.delta, self.eps)
+        y = y if passing is None else passing
         if self.collecting and few is not None:
             self.few.append((i, few))
         elif self.collecting:
@@ -459,6 +477,30 @@ class Penalties:
         self.active = False
         while self.undo:
             self.undo.pop()()
+
+
+class Share(torch.autograd.Function):
+    """The features as they came, twice; the gradient of the second is scaled to `share` times the
+    norm of the first's."""
+
+    @staticmethod
+    def forward(ctx, x, share):
+        ctx.share = share
+        return x.view_as(x), x.view_as(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad, added):
+        norm = torch.linalg.vector_norm
+        least = torch.finfo(added.dtype).tiny
+        return grad + added * (ctx.share * norm(grad) / norm(added).clamp(min=least)), None
+
+
+@torch.no_grad()
+def terms_of(features: Tensor, delta: float | None, eps: float) -> Tensor:
+    """V and K, for logging: (n, d) -> (2,)."""
+    cov = covariance(features)
+    return torch.stack([variance_penalty(cov.diagonal(), eps), covariance_penalty(cov, delta)])
 
 
 def steps_of(every: int | None, rows: int | None) -> int:
@@ -519,6 +561,8 @@ def attach(
     eps: float = 1e-4,
     rows: int | None = 64,
     every: int | None = None,
+    variant: str | None = None,
+    share: float | None = None,
     sync: bool = False,
     input_size: tuple[int, int, int] | None = None,
     seed: int = 0,
@@ -544,6 +588,9 @@ def attach(
             product of the variances / (rows - 1).
         every: maps and sequences take turns, each in one of so many steps with so many times its
             weights; None: 4 where `rows` are sampled and 1, all in every step, where all are taken.
+        variant: of `vcr_zoo.variants`, instead of VCR as it is.
+        share: scale the penalty's gradient at each placement to this share of the norm of the
+            gradient that passes there; alpha and beta then count by their ratio alone.
         sync: take statistics over all processes of the default group.
         seed: of the sampled rows.
 
@@ -554,6 +601,12 @@ def attach(
     """
     words = split(layers)
     check_settings(0, 0, delta, eps, rows)
+    if variant is not None and variant not in VARIANTS:
+        raise LookupError(f"no variant {variant!r}.{closest(variant, VARIANTS)} {[*VARIANTS]}")
+    if share is not None and not 0 < share < math.inf:
+        raise ValueError(f"share={share} must be positive and finite")
+    if variant is not None and sync:
+        raise ValueError(f"variant={variant!r} has no form that is synchronized over processes")
     every = steps_of(every, rows)
     if every < 1:
         raise ValueError(f"every={every}: 1 takes all placements in every step")
@@ -573,6 +626,8 @@ def attach(
         rows=rows,
         every=every,
         seed=seed,
+        variant=variant,
+        share=share,
         group=dist.group.WORLD if sync else None,
     )
     for i, place in enumerate(penalties.placements):

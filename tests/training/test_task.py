@@ -84,6 +84,19 @@ def test_the_loss_is_timms_own_and_the_penalties(kind):
     assert result.keys() >= plain.keys()
 
 
+@pytest.mark.parametrize("schedule, factors", [("rise", (0, 1, 2)), ("fall", (2, 1, 0))])
+def test_a_schedule_weighs_the_penalties_and_is_one_on_average(schedule, factors):
+    torch.manual_seed(0)
+    steady = build("classification", VCR, network())
+    other = build("classification", VCR | {"schedule": schedule}, network())
+    for progress, factor in zip((0.0, 0.5, 1.0), factors, strict=True):
+        for task in (steady, other):
+            task.penalties.step, task.progress = 0, progress
+        plain, weighed = (task.train()(*batch()) for task in (steady, other))
+        torch.testing.assert_close(weighed["vcr_loss"], factor * plain["vcr_loss"])
+        torch.testing.assert_close(weighed["loss"], weighed["base_loss"] + weighed["vcr_loss"])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_weights_of_zero_the_step_is_timms_to_the_bit(kind):
     ours, theirs = network(), network()

@@ -124,6 +124,7 @@ def updates(parts: Parts, epoch: int, start: int, meter: Meter, watch: Watch) ->
         is_update = step + 1 == group.stop
         randomness.seed_everything(args.seed, epoch, randomness.MODEL, step, args.rank)
         task.penalties.step = epoch * steps + step
+        task.progress = task.penalties.step / (parts.epochs * steps)
         with nullcontext() if is_update else task.no_sync():
             with parts.autocast():
                 result = task(x, y)

@@ -292,6 +292,9 @@ OPTIONS = {
         opt("--vcr-layers", type=str, default="blocks", help="blocks, stages, pooled or modules"),
         opt("--vcr-rows", type=int, default=64, help="samples of a map in a step; 0: all of them"),
         opt("--vcr-every", type=int, help="steps in which maps take turns; 4, or 1 of all samples"),
+        opt("--vcr-schedule", type=str, default="constant", help="or rise, fall: over the run"),
+        opt("--vcr-share", type=float, help="of the norm of the gradient that passes; see docs"),
+        opt("--vcr-variant", type=str, help="another penalty: see vcr_zoo.variants"),
         opt("--vcr-sync", **FLAG, help="statistics over all processes"),
         opt("--during", **FLAG, help="log deviation, correlation and rank of features each epoch"),
         opt("--label-level", default="fine", choices=("fine", "coarse"), help="of named data sets"),
@@ -459,6 +462,9 @@ def vcr_settings(args: argparse.Namespace) -> dict:
         "eps": args.vcr_eps,
         "rows": args.vcr_rows or None,
         "every": args.vcr_every,
+        "variant": args.vcr_variant,
+        "share": args.vcr_share,
+        "schedule": args.vcr_schedule,
         "sync": args.vcr_sync,
     }
 

@@ -17,6 +17,7 @@ from vcr_zoo.results import closest
 
 from .loading import mixes
 from .options import SELF_SUPERVISED, as_yaml, parse
+from .task import SCHEDULES as VCR_SCHEDULES
 
 SCHEDULES = (
     *("cosine", "tanh", "step", "multistep", "poly"),
@@ -33,6 +34,7 @@ CHOICES = {
     "mixup_mode": ("batch", "pair", "elem"),
     "lr_base_scale": ("", "linear", "sqrt"),
     "sched": SCHEDULES,
+    "vcr_schedule": tuple(VCR_SCHEDULES),
     "remode": ("", "const", "rand", "pixel"),
     "train_crop_mode": ("", "rrc", "rkrc", "rkrr"),
     "interpolation": ("", *INTERPOLATIONS),

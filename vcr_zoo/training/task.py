@@ -8,6 +8,12 @@ from timm.utils import unwrap_model
 
 from vcr_zoo.placement import attach
 
+SCHEDULES = {  # what the penalties are multiplied by, of the share of a run; 1 on average
+    "constant": lambda progress: 1.0,
+    "rise": lambda progress: 2 * progress,
+    "fall": lambda progress: 2 * (1 - progress),
+}
+
 
 class Regularized:
     """Mixin: a timm task whose loss includes the penalties of `vcr_zoo.placement.attach`.
@@ -17,9 +23,13 @@ class Regularized:
     With both weights zero nothing is attached and the dictionary is the task's own.
     """
 
+    progress = 0.0  # share of the run that lies behind; set before every step
+
     def __init__(self, *args, vcr: dict | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.penalties = attach(unwrap_model(self.get_eval_model()), **(vcr or {}))
+        settings = dict(vcr or {})
+        self.strength = SCHEDULES[settings.pop("schedule", "constant")]
+        self.penalties = attach(unwrap_model(self.get_eval_model()), **settings)
 
     def forward(self, input, target):
         """As the task's own, for a batch of images and its targets; untapped outside training."""
@@ -27,10 +37,11 @@ class Regularized:
             return super().forward(input, target)
         with self.penalties.collect() as collected:
             result = super().forward(input, target)
+        total = self.strength(self.progress) * collected.total
         return result | {
-            "loss": result["loss"] + collected.total,
+            "loss": result["loss"] + total,
             "base_loss": result["loss"],
-            "vcr_loss": collected.total,
+            "vcr_loss": total,
             "vcr_variance": collected.variance,
             "vcr_covariance": collected.covariance,
         }

@@ -55,6 +55,8 @@ def launch(argv: list[str]) -> int:
     if not script.is_file():
         raise ValueError(f"--timm-script {script}: there is no such file")
     stated = stated_to(theirs)
+    if ours.vcr_schedule != "constant":
+        raise ValueError(f"--vcr-schedule {ours.vcr_schedule}: timm's script tells no progress")
     vcr = vcr_settings(ours) | {"seed": stated.seed}
     before = sys.argv, list(sys.path)
     sys.argv = [str(script), *theirs]
