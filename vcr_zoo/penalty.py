@@ -122,7 +122,7 @@ def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
         )
     few = None
     if rows is not None and rows < n:
-        x, few = samples(x, dim, rows, offset)
+        x, few = sampled(x, dim, rows, offset)
     if few is not None and group is None:
         return x, few, None
     if few is not None:
@@ -131,7 +131,7 @@ def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
     return x, None, tuple(done)
 
 
-def samples(x: Tensor, dim: int, rows: int | None, offset: int | Tensor | None):
+def sampled(x: Tensor, dim: int, rows: int | None, offset: int | Tensor | None):
     """The features as they came, and `rows` of their samples, all if None, for any penalty that
     autograd differentiates: (..., d) -> (..., d), (rows, d)."""
     n, dim = x.numel() // x.shape[dim], dim % x.ndim

@@ -26,7 +26,7 @@ from vcr_zoo.penalty import (
     covariance,
     covariance_penalty,
     full_precision,
-    samples,
+    sampled,
     variance_penalty,
 )
 from vcr_zoo.results import closest
@@ -445,7 +445,7 @@ class Penalties:
         if self.variant is None:
             y, few, done = begin(x, *settings, place.dim, rows, self.offsets[i], self.group)
         else:
-            (y, taken), few = samples(x, place.dim, rows, self.offsets[i]), None
+            (y, taken), few = sampled(x, place.dim, rows, self.offsets[i]), None
             taken = full_precision(taken)
             done = VARIANTS[self.variant](taken, *settings), terms_of(taken, self.delta, self.eps)
         y = y if passing is None else passing

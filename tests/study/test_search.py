@@ -40,7 +40,7 @@ def test_every_trial_is_measured_on_validation_and_drawn(made):
     }
     assert all(f"--trials {n} --seeds 0 --train-num" in rows[3 * n].command for n in range(3))
     assert (folder / "surface.png").read_bytes()[:4] == b"\x89PNG"
-    assert "of 3 trials, by validation: vcr-zoo train --recipe" in told[-1]
+    assert "of 3 trials, by validation: vcr-zoo train --recipe" in told[-2]
 
 
 def test_no_test_part_is_opened(made, monkeypatch):
@@ -60,7 +60,7 @@ def test_what_was_tried_is_not_tried_again(made, monkeypatch):
     monkeypatch.setattr("vcr_zoo.study.runs.train", None)
 
     assert search([CONTROL], **settings) == 0 and path.read_bytes() == before
-    assert search([CONTROL], **{**settings, "trials": [2]}) == 0 and "of 1 trials" in told[-1]
+    assert search([CONTROL], **{**settings, "trials": [2]}) == 0 and "of 1 trials" in told[-2]
 
 
 def test_trials_are_compared_over_the_same_seeds(made):

@@ -99,7 +99,8 @@ def search(
         if trials_of:
             picture = folder / f"{recipe}-{space}" / PICTURE
             draw(trials_of, SPACES[space], picture, f"{recipe}, {space}")
-            tell(f"\n{report(trials_of, SPACES[space], recipe, options)}\n\n{picture.parent / RESULTS}, {picture}")
+            tell(f"\n{report(trials_of, SPACES[space], recipe, options)}")
+            tell(f"\n{picture.parent / RESULTS}, {picture}")
     if len(recipes) > 1 and (together := shared([*found.values()])):
         picture = folder / f"{space}.png"
         draw(together, SPACES[space], picture, f"{space}, mean of {len(recipes)} recipes")

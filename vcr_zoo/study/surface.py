@@ -67,16 +67,15 @@ def marginals(found: Sequence[Trial], space: Mapping) -> str:
         if not (isinstance(kind, Choice) and kind.values[1:]):
             continue
         for value in kind.values:
-            own = [100 * (t.others - start) for t in found if t.number and t.settings[name] == value]
+            members = [t for t in found if t.number and t.settings[name] == value]
+            own = [100 * (t.others - start) for t in members]
             if own:
                 error = stdev(own) / len(own) ** 0.5 if own[1:] else nan
                 lines.append(f"{name} {value}: {fmean(own):+.2f} ± {error:.2f} ({len(own)} trials)")
     return "\n".join(lines)
 
 
-def report(
-    found: Sequence[Trial], space: Mapping, recipe: str, options: Sequence[str] = ()
-) -> str:
+def report(found: Sequence[Trial], space: Mapping, recipe: str, options: Sequence[str] = ()) -> str:
     """Standings of one recipe, what each choice did, and what to type for the best."""
     best = words(best_of(found).settings)
     again = shlex.join(["vcr-zoo", "train", "--recipe", recipe, *options, *best])

@@ -29,7 +29,11 @@ def dry_run(parts: Parts, folder: Path) -> None:
         f"{parts.epochs} epochs; validation {validation}"
     )
     plain, extra = flops(parts)
+    seen = len(parts.train) * args.batch_size * args.world_size * parts.epochs
     print(f"compute     {plain / 1e9:.3g} GFLOP a picture, VCR adds {100 * extra / plain:.2g} %")
+    print(
+        f"            estimated {seen * (plain + extra):.3g} FLOP in all, of {seen:,} pictures seen"
+    )
 
     saved: dict[int, int] = {}  # storage: bytes kept for the backward pass
     held = {w.untyped_storage().data_ptr() for w in weights}
@@ -52,8 +56,8 @@ def dry_run(parts: Parts, folder: Path) -> None:
     )
     fixed = sum(w.nbytes * (2 + args.model_ema) for w in weights) + state
     print(
-        f"memory      about {(fixed + kept) / 2**20:,.0f} MiB: {fixed / 2**20:,.0f} of weights, "
-        f"gradients and optimizer, {kept / 2**20:,.0f} kept for the backward pass"
+        f"memory      estimated {(fixed + kept) / 2**20:,.0f} MiB: {fixed / 2**20:,.0f} of weights, "
+        f"gradients and optimizer, {kept / 2**20:,.0f} kept for the backward pass, on each process"
     )
     if parts.device.type == "cuda":
         print(f"            peak on the GPU {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB")

@@ -1,0 +1,56 @@
+"""The recipes: each beside its control, and those for machines that are not here tried in small."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vcr_zoo.training import parse
+from vcr_zoo.training.options import recipes
+
+LARGE = [name for name in recipes() if name.endswith(".base_in1k")]
+PAIRS = [name for name in recipes() if ".base_" not in name]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of 4 classes, of the shape that ImageNet's has."""
+    folder, noise = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for part, each in (("train", 4), ("validation", 1)):
+        for label in range(4):
+            (folder / part / f"n{label:08}").mkdir(parents=True)
+            for number in range(each):
+                pixels = noise.integers(0, 256, (64, 80, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / f"n{label:08}" / f"{number}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_recipe_differs_from_its_control_in_coefficients_alone(name):
+    control = name.replace(".vcr_", ".base_")
+    ours, theirs = (vars(parse(["--recipe", one])) for one in (name, control))
+    differ = {key for key in ours if ours[key] != theirs[key]} - {"given", "recipe"}
+
+    assert differ <= {"vcr_alpha", "vcr_beta"} and differ
+    assert not theirs["vcr_alpha"] and not theirs["vcr_beta"]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_recipes_for_imagenet_train_a_step_on_two_processes(name, pictures):
+    """As they stand but for the batch; what they would take is estimated."""
+    words = ["--recipe", name, "-b", "2", "--workers", "0", "--vcr-alpha", "1", "--dry-run"]
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        + ["train.py", str(pictures), *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "2 on each of 2 processes" in run.stdout and "epochs" in run.stdout
+    assert "estimated" in run.stdout and "FLOP in all" in run.stdout
+    assert "one step    loss" in run.stdout
