@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from vcr_zoo.data import load_test
 from vcr_zoo.diagnostics.cdnv import cdnv
 from vcr_zoo.diagnostics.collapse import nearest_class_correct
+from vcr_zoo.diagnostics.corruptions import LEVELS, corrupted
+from vcr_zoo.diagnostics.information import information
 from vcr_zoo.diagnostics.moments import Moments
 from vcr_zoo.diagnostics.spectrum import correlation, effective_rank, spectrum
-from vcr_zoo.features import features, load_model, network_sha256, weights_sha256
+from vcr_zoo.features import batches, features, load_model, network_sha256, weights_sha256
 from vcr_zoo.results import Result, versions
 from vcr_zoo.training.evaluate import evaluate, open_pictures
 from vcr_zoo.training.options import SELF_SUPERVISED
@@ -27,6 +30,8 @@ TARGETS = {  # source: data sets that features learned on it are tried on
 }
 SHARE = "share_"  # metric of protocol "spectrum": share_8 is the 8th direction's part of variance
 DIRECTIONS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512)  # √2 apart
+NOISE = "Gaussian noise"  # of `diagnostics.corruptions`
+NOISY = 2_000  # test pictures that noise is added to, at every level
 LARGE = 20_000  # training pictures; a probe of more takes more than seconds
 
 
@@ -42,8 +47,9 @@ def suite(recipe: Namespace) -> list[Job]:
     """What is measured of a network trained by a recipe, the quick ones first."""
     source = recipe.dataset
     labelled = recipe.task not in SELF_SUPERVISED
-    own = [Job("eval", source, recipe.label_level)] if labelled else []
-    own += [Job("spectrum", source), Job("collapse", source, recipe.label_level)]
+    level = recipe.label_level
+    own = [Job("eval", source, level), Job("noise", source, level)] if labelled else []
+    own += [Job("spectrum", source), Job("collapse", source, level), Job("information", source)]
     shots = [Job("fewshot", name) for name in (source, *targets(source))]
     return [*own, *shots, *(Job("probe", name) for name in (*targets(source), source))]
 
@@ -90,6 +96,31 @@ def by_eval(model: nn.Module, job: Job, cache: Path | None) -> Outcome:
     return {"top1": evaluate(model, images).top1}, {"level": job.level}, images.fingerprint
 
 
+@torch.inference_mode()
+def by_noise(model: nn.Module, job: Job, cache: Path | None) -> Outcome:
+    """Accuracy of the network's own classifier on test pictures with Gaussian noise, mean over its
+    five levels."""
+    images = load_test(job.data, level=job.level)
+    images = images.subset(range(min(NOISY, len(images))))
+    config = model.pretrained_cfg
+    mean, std = (torch.tensor(config[k]).view(-1, 1, 1) for k in ("mean", "std"))
+    right = 0
+    for number, (x, y) in enumerate(batches(model, images, 250, torch.device("cpu"))):
+        for level in LEVELS:
+            worse = (corrupted(x * std + mean, NOISE, level, number) - mean) / std
+            right += (model.eval()(worse).argmax(dim=1) == y).sum().item()
+    settings = {"level": job.level, "noise": NOISE, "levels": list(LEVELS)}
+    return {"top1": right / (len(images) * len(LEVELS))}, settings, images.fingerprint
+
+
+def by_information(model: nn.Module, job: Job, cache: Path | None) -> Outcome:
+    """What features of the test pictures tell of their labels, a lower bound in nats."""
+    images = load_test(job.data, level=job.level)
+    known = features(model, images, cache=cache)
+    told = information(known.x, known.y).mean().item()
+    return {"nats": told}, {"level": job.level}, images.fingerprint
+
+
 def by_spectrum(model: nn.Module, job: Job, cache: Path | None) -> Outcome:
     """Effective rank, mean correlation, mean deviation and shares of variance of the features of
     the test pictures."""
@@ -122,6 +153,8 @@ def by_collapse(model: nn.Module, job: Job, cache: Path | None) -> Outcome:
 
 OURS: dict[str, Callable[[nn.Module, Job, Path | None], Outcome]] = {
     "eval": by_eval,
+    "noise": by_noise,
+    "information": by_information,
     "spectrum": by_spectrum,
     "collapse": by_collapse,
 }

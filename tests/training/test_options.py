@@ -136,7 +136,9 @@ def test_recipe_opens_with_its_command_and_reads(name):
     """A pair's recipes differ in the two coefficients alone."""
     args = parse(["--recipe", name])
     text = recipe_file(name).read_text()
-    assert text.startswith(f"# python train.py --recipe {name}\n")
+    start = "torchrun --nproc-per-node 8 train.py IMAGENET"
+    start = start if name.endswith("_in1k") else "python train.py"
+    assert text.startswith(f"# {start} --recipe {name}\n")
     if ".vcr_" in name:
         control = vars(parse(["--recipe", name.replace(".vcr_", ".base_")]))
         differing = {key for key, value in vars(args).items() if control[key] != value}

@@ -1,4 +1,4 @@
-"""Every file that is generated: the cards' folders and README's table."""
+"""Every file that is generated: the cards' folders, the claims and the documents' tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from vcr_zoo.results import read
 from vcr_zoo.zoo import manifest
 
+from .claims import claims
 from .evidence import CARDS, Evidence, evidence
 from .markdown import card, table, table_without_labels
 from .metadata import eval_results
@@ -42,6 +43,7 @@ def generated(folder: Path = CARDS, readme: Path | None = None) -> dict[Path, by
         for found in founds
         for path, content in card_files(found, folder=folder / found.entry.name).items()
     }
+    files[folder / "CLAIMS.md"] = claims(results).encode()
     tables = {
         readme: table(found for found in founds if found.entry.control),
         readme.parent / "docs" / "training.md": table_without_labels(results),

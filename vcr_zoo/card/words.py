@@ -27,6 +27,7 @@ def plainly(label: str, digits: str = ".1f") -> Measure:
 # (protocol, metric) -> how it is shown on cards; "{data}" is the data set's name.
 MEASURES = {
     ("eval", "top1"): Measure("accuracy of its own classifier, {data}"),
+    ("noise", "top1"): Measure("accuracy of its own classifier under Gaussian noise, {data}"),
     ("probe", "top1"): Measure("linear probe, {data}"),
     ("knn", "top1"): Measure("nearest neighbors, {data}"),
     ("fewshot", "5-shot"): Measure("5 pictures a class, {data}"),
@@ -37,6 +38,7 @@ MEASURES = {
     ("spectrum", "deviation"): plainly("mean deviation of the features, {data}", ".3f"),
     ("collapse", "cdnv"): plainly("class-distance normalized variance, {data}", ".3f"),
     ("collapse", "ncc"): Measure("nearest class mean, {data}"),
+    ("information", "nats"): plainly("told of the labels, in nats at least, {data}", ".3f"),
     ("train", "seconds"): Measure("training time", ".0f", factor=1, unit=" s"),
     ("train", "top1"): Measure("accuracy on validation pictures, {data}"),
 }
@@ -89,5 +91,5 @@ def rows(head: list[str], body: list[list[str]], right: int = 1) -> str:
     """A Markdown table; columns from `right` on are numbers."""
     marks = ["---"] * right + ["---:"] * (len(head) - right)
     return "\n".join(
-        f"| {' | '.join(line)} |".replace("|  |", "| |") for line in [head, marks, *body]
+        re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(line)} |") for line in [head, marks, *body]
     )

@@ -3,7 +3,7 @@
 from .batches import Batches
 from .dataset import Dataset
 from .images import Images
-from .load import get, listing, load, load_test
+from .load import get, is_named, listing, load, load_test
 from .registry import DATASETS
 from .weights import baseline
 
@@ -14,6 +14,7 @@ __all__ = [
     "Images",
     "baseline",
     "get",
+    "is_named",
     "listing",
     "load",
     "load_test",

@@ -17,6 +17,12 @@ from .weights import BASELINES, baseline
 SPLITS = ("train", "validation", "train+validation")
 
 
+def is_named(name: str) -> bool:
+    """Whether training takes pictures of this name from `load`: a row of DATASETS, or folder/PATH.
+    (wds/ and hfds/ are timm's there.)"""
+    return name in DATASETS or name.startswith("folder/")
+
+
 def row_of(name: str) -> Dataset:
     """The row of a name.
 

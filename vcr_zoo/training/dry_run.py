@@ -56,8 +56,9 @@ def dry_run(parts: Parts, folder: Path) -> None:
     )
     fixed = sum(w.nbytes * (2 + args.model_ema) for w in weights) + state
     print(
-        f"memory      estimated {(fixed + kept) / 2**20:,.0f} MiB: {fixed / 2**20:,.0f} of weights, "
-        f"gradients and optimizer, {kept / 2**20:,.0f} kept for the backward pass, on each process"
+        f"memory      estimated {(fixed + kept) / 2**20:,.0f} MiB on each process: "
+        f"{fixed / 2**20:,.0f} of weights, gradients and optimizer, {kept / 2**20:,.0f} kept "
+        "for the backward pass"
     )
     if parts.device.type == "cuda":
         print(f"            peak on the GPU {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB")

@@ -13,7 +13,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vcr_zoo.data import DATASETS, load_test
+from vcr_zoo.data import is_named, load_test
 
 from .loading import evaluation_loader
 from .options import parse
@@ -41,11 +41,11 @@ def open_pictures(data: str, split: str = "validation", level: str = "fine", cha
     Raises:
         ValueError: for neither.
     """
-    if data in DATASETS and split == "test":
+    if is_named(data) and split == "test":
         images = load_test(data, level=level)
         images.mode = "RGB" if channels == 3 else images.mode
         return images
-    where = ["--dataset", data] if data in DATASETS else ["--data-dir", data]
+    where = ["--dataset", data] if is_named(data) else ["--data-dir", data]
     args = parse([*where, "--label-level", level])
     return open_split(args, split, channels, training=False)
 

@@ -11,7 +11,7 @@ from timm.layers import set_fast_norm
 from timm.optim import get_optimizer_info, list_optimizers
 from timm.utils import set_jit_fuser
 
-from vcr_zoo.data import DATASETS
+from vcr_zoo.data import is_named
 from vcr_zoo.placement import steps_of
 from vcr_zoo.results import closest
 
@@ -199,12 +199,12 @@ def _self_supervised(args: argparse.Namespace) -> None:
 def _only_where_it_counts(args: argparse.Namespace) -> None:
     """Refuse options that the kind of data would leave without effect."""
     of_timm = ("class_map", "input_img_mode", "input_key", "target_key", "target_format")
-    useless = of_timm if args.dataset in DATASETS else ()
+    useless = of_timm if is_named(args.dataset) else ()
     if not args.dataset:
         useless = ("target_key",)
     if args.dataset.lower().startswith("torch/"):
         useless = of_timm[:-1]
-    if args.dataset not in DATASETS and args.label_level != "fine":
+    if not is_named(args.dataset) and args.label_level != "fine":
         useless = ("label_level",)
     for name in useless:
         if getattr(args, name):

@@ -11,7 +11,7 @@ from PIL import Image, ImageMode
 from timm.data import MultiLabelTarget, create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
-from vcr_zoo.data import DATASETS, load
+from vcr_zoo.data import DATASETS, is_named, load
 from vcr_zoo.results import closest
 
 PREFIXES = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")
@@ -36,7 +36,7 @@ def open_split(args: argparse.Namespace, split: str, channels: int, training: bo
         ValueError: for a name that is no data set, an empty folder or a single class.
         ImportError: naming the extra that the kind of data set needs.
     """
-    if args.dataset in DATASETS:
+    if is_named(args.dataset):
         images = load(args.dataset, split, level=args.label_level, folder=args.data_dir)
         if channels == 3:
             images.mode = "RGB"
@@ -53,7 +53,7 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
         near = closest(args.dataset, DATASETS)
         raise ValueError(
             f"no data set '{args.dataset}'.{near} Named sets: {', '.join(sorted(DATASETS))}; "
-            f"timm's begin with {', '.join(PREFIXES)}; for a folder give only its path."
+            f"timm's begin with {', '.join(PREFIXES)}; for a folder give its path, or folder/PATH."
         )
     if not args.dataset and not args.data_dir:
         raise ValueError("no data: give --data-dir FOLDER, or --dataset NAME")

@@ -1,0 +1,71 @@
+"""What is measured of every network, against the same thing written out."""
+
+import pytest
+import torch
+
+from vcr_zoo import data, suite
+from vcr_zoo.data import load_test
+from vcr_zoo.diagnostics.corruptions import CORRUPTIONS
+from vcr_zoo.features import features, load_model
+from vcr_zoo.suite import Job, measured
+
+from .data.sets import small_fmnist, write_mnist_like
+
+NETWORK = "test_resnet.base_fmnist4"
+
+
+@pytest.fixture(scope="module")
+def fmnist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("suite")
+    files = write_mnist_like(folder / "files", train=300, test=120)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VCR_ZOO_CACHE", str(folder / "cache"))
+        patch.setitem(data.DATASETS, "fmnist", small_fmnist(files))
+        data.get("fmnist", files)
+        yield folder
+
+
+def test_information_is_bounded_by_what_the_labels_hold(fmnist):
+    (told,) = measured(Job("information", "fmnist"), NETWORK)
+    shares = torch.bincount(torch.tensor(load_test("fmnist").y)).double()
+    shares = shares[shares > 0] / shares.sum()
+
+    assert told.metric == "nats" and told.settings == {"level": "fine"}
+    assert told.value <= -(shares * shares.log()).sum().item()
+
+
+def test_noise_is_added_to_the_pictures_that_the_network_sees(fmnist, monkeypatch):
+    """Of a corruption that changes nothing the accuracy is that of the pictures as they are."""
+    monkeypatch.setitem(CORRUPTIONS, suite.NOISE, lambda x, level, generator: x)
+    model, images = load_model(NETWORK), load_test("fmnist", level="coarse")
+    job = Job("noise", "fmnist", "coarse")
+    (found,) = measured(job, NETWORK)
+    with torch.no_grad():
+        scores = model.eval()(pixels(model, images))
+    right = (scores.argmax(dim=1) == torch.tensor(images.y)).float().mean().item()
+
+    assert found.value == pytest.approx(right, abs=0.01)
+    monkeypatch.setitem(CORRUPTIONS, suite.NOISE, lambda x, level, generator: 0 * x)
+    (black,) = measured(job, NETWORK)
+    with torch.no_grad():
+        one = model(pixels(model, images, black=True)).argmax(dim=1)
+    assert len(one.unique()) == 1
+    assert black.value == pytest.approx((images.y == one[0].item()).mean(), abs=1e-6)
+
+
+def pixels(model, images, black=False):
+    """Pictures as the network takes them, prepared by torch alone."""
+    config = model.pretrained_cfg
+    x = torch.tensor(images.x[:]).permute(0, 3, 1, 2).float() / 255 * (not black)
+    x = x.expand(-1, 3, -1, -1)
+    size = config["input_size"][1:]
+    x = torch.nn.functional.interpolate(x, size, mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(config[k]).view(-1, 1, 1) for k in ("mean", "std"))
+    return (x - mean) / std
+
+
+def test_features_of_the_test_part_are_asked(fmnist):
+    x = features(load_model(NETWORK), load_test("fmnist")).x
+    values = {r.metric: r.value for r in measured(Job("spectrum", "fmnist"), NETWORK)}
+
+    assert values["deviation"] == pytest.approx(x.std(dim=0).mean().item(), rel=1e-5)
