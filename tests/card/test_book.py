@@ -54,5 +54,5 @@ def test_a_file_of_results_is_entered(tmp_path):
     assert only.versions == {"torch": "2"}
     with pytest.raises(FileNotFoundError, match="there is no"):
         add_file(tmp_path / "nowhere.jsonl", ["a.b"], tmp_path / "results.jsonl")
-    with pytest.raises(ValueError, match=r"no results that cards show: .*of x"):
+    with pytest.raises(ValueError, match=r"no results that cards or claims show: .*of x"):
         add_file(tmp_path / "new.jsonl", ["x"], tmp_path / "results.jsonl")

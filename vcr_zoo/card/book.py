@@ -13,6 +13,8 @@ from .evidence import CARDS, DEPTHS, REPRODUCE
 from .gains import PAIR, settings
 from .words import MEASURES
 
+TRIED = (DEPTHS, "finetune full", "finetune dr-tune", "concat")  # what claims are judged by
+
 
 def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
     """Enter results; one of the same measurement, of whatever weights, is replaced. How many.
@@ -44,7 +46,7 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}")
     names = set(names)
-    found = [r for r in read(source) if r.model in names and shown(r)]
+    found = [r for r in read(source) if named(r) <= names and shown(r)]
     for r in found:
         if r.command.startswith(PAIR) and (more := shlex.split(r.command)[7:]):
             raise ValueError(
@@ -53,15 +55,20 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
             )
     if not found:
         raise ValueError(
-            f"{source} holds no results that cards show: give what `vcr-zoo pair` wrote, or "
-            f"`vcr-zoo depth`, of {', '.join(sorted(names))}"
+            f"{source} holds no results that cards or claims show: give what `vcr-zoo pair`, depth, "
+            f"finetune or concat wrote, of {', '.join(sorted(names))}"
         )
     return add(found, path)
 
 
+def named(result: Result) -> set[str]:
+    """The networks that it is of; several are joined by +."""
+    return {name.strip() for name in result.model.split("+")}
+
+
 def shown(result: Result) -> bool:
-    """Whether cards have a place for it."""
-    return (result.protocol, result.metric) in MEASURES or result.protocol == DEPTHS
+    """Whether cards or claims have a place for it."""
+    return (result.protocol, result.metric) in MEASURES or result.protocol in TRIED
 
 
 def same(result: Result) -> tuple:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
@@ -13,28 +14,42 @@ from vcr_zoo.suite import SHARE
 from vcr_zoo.transfer.depth import bar
 
 from .evidence import Evidence
+from .stats import stats
 from .words import HEADLINES
 
+COST = "accuracy_vs_cost.png"
 COMPARED = {headline[:2] for headline in HEADLINES.values()}
 DRAWN = "VCR numbers"  # key of the stamp in the file
 STYLE_VERSION = 2  # to be raised when the drawing changes, so that pictures are drawn again
 
 
 def pictures(found: Evidence, folder: Path | None = None) -> dict[str, bytes]:
-    """PNG files by name. One in `folder` that shows the same numbers is kept as it is, because
-    another matplotlib draws the same picture in other bytes."""
-    numbers = {"transfer.png": transfer_numbers(found), "spectrum.png": spectrum_numbers(found)}
-    drawers = {"transfer.png": draw_transfer, "spectrum.png": draw_spectrum}
+    """PNG files of one card by name."""
+    wanted = {
+        "transfer.png": (transfer_numbers(found), draw_transfer),
+        "spectrum.png": (spectrum_numbers(found), draw_spectrum),
+    }
     if curves := depth_numbers(found):
-        numbers["depth.png"], drawers["depth.png"] = curves, draw_depths
+        wanted["depth.png"] = (curves, draw_depths)
+    return drawn(wanted, folder)
+
+
+def overview(founds: Iterable[Evidence], folder: Path | None = None) -> dict[str, bytes]:
+    """PNG files of the whole zoo by name."""
+    return drawn({COST: (cost_numbers(founds), draw_cost)}, folder)
+
+
+def drawn(wanted: Mapping[str, tuple[list, Callable]], folder: Path | None) -> dict[str, bytes]:
+    """Numbers as their drawers show them. A file in `folder` that shows the same ones is kept as it
+    is, because another matplotlib draws the same picture in other bytes."""
     files = {}
-    for name, shown in numbers.items():
+    for name, (shown, drawer) in wanted.items():
         stamp = hashlib.sha256(json.dumps([STYLE_VERSION, shown]).encode()).hexdigest()
         path = folder / name if folder else None
         if path and path.exists() and stamp_of(path) == stamp:
             files[name] = path.read_bytes()
         else:
-            files[name] = png(drawers[name](shown), stamp)
+            files[name] = png(drawer(shown), stamp)
     return files
 
 
@@ -113,6 +128,49 @@ def draw_depths(shown: list[tuple[str, str, list[tuple[int, float, float]]]]):
     axes.set_title("Fine-tuned behind frozen blocks")
     axes.grid(alpha=0.3)
     axes.legend()
+    return figure
+
+
+def cost_numbers(founds: Iterable[Evidence]) -> list[tuple[str, str, float, float, list[float]]]:
+    """(source, architecture, millions of multiply-accumulates, the control's mean probe accuracy on
+    other sets, VCR's with the bounds of its gain), in percent, of every VCR network."""
+    shown = []
+    for found in founds:
+        gain = found.compared.headline(*HEADLINES["linear probe, other sets"])
+        if found.entry.control and gain:
+            architecture, _, tag = found.entry.name.partition(".")
+            bounds = [gain.vcr, gain.control + gain.difference.low]
+            bounds = [100 * v for v in (*bounds, gain.control + gain.difference.high)]
+            macs = stats(found.entry).macs / 1e6
+            source = tag.removeprefix("vcr_")
+            shown.append((source, architecture, macs, 100 * gain.control, bounds))
+    return shown
+
+
+def draw_cost(shown: list[tuple[str, str, float, float, list[float]]]):
+    """Accuracy on other sets against what a picture costs, a panel for each source: the control
+    below (or above), the VCR network joined to it, with the 95 % interval of the gain."""
+    sources = list(dict.fromkeys(source for source, *_ in shown))
+    size = (1 + 3.6 * max(len(sources), 1), 3.8)
+    figure, axes = plt.subplots(
+        1, max(len(sources), 1), figsize=size, squeeze=False, layout="constrained"
+    )
+    for panel, source in zip(axes[0], sources, strict=False):
+        for _, architecture, macs, control, (vcr, low, high) in (
+            s for s in shown if s[0] == source
+        ):
+            panel.plot([macs, macs], [control, vcr], color="gray", linewidth=0.8, zorder=1)
+            panel.plot(macs, control, "o", color=STYLES["control"]["color"])
+            bars = [[max(vcr - low, 0)], [max(high - vcr, 0)]]
+            panel.errorbar(macs, vcr, bars, fmt="s", capsize=3, color=STYLES["vcr"]["color"])
+            panel.annotate(architecture, (macs, vcr), (6, 0), textcoords="offset points")
+        panel.set(xscale="log", xlabel="million multiply-accumulates a picture", title=source)
+        panel.margins(x=0.3)
+        panel.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("linear probe, mean of other sets, %")
+    for kind, mark in (("control", "o"), ("vcr", "s")):
+        axes[0, 0].plot([], [], mark, color=STYLES[kind]["color"], label=kind)
+    axes[0, 0].legend()
     return figure
 
 
