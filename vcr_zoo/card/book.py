@@ -55,8 +55,8 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
             )
     if not found:
         raise ValueError(
-            f"{source} holds no results that cards or claims show: give what `vcr-zoo pair`, depth, "
-            f"finetune or concat wrote, of {', '.join(sorted(names))}"
+            f"{source} holds no results that cards or claims show: give what `vcr-zoo pair`, "
+            f"depth, finetune or concat wrote, of {', '.join(sorted(names))}"
         )
     return add(found, path)
 
