@@ -6,10 +6,15 @@ import sys
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
 
+from vcr_zoo.training import model as models
+from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
 
+LITE = "tf_efficientnet_lite0"
 LARGE = [name for name in recipes() if name.endswith(".base_in1k")]
 
 
@@ -42,3 +47,17 @@ def test_recipes_for_imagenet_train_a_step_on_two_processes(name, pictures):
     assert "2 on each of 2 processes" in run.stdout and "epochs" in run.stdout
     assert "estimated" in run.stdout and "FLOP in all" in run.stdout
     assert "one step    loss" in run.stdout
+
+
+def test_training_begins_from_a_baseline(monkeypatch):
+    """All of it but the classifier, which is made for other classes."""
+    torch.manual_seed(1)
+    theirs = timm.create_model(LITE).state_dict()
+    monkeypatch.setattr(models, "baseline", {LITE: theirs}.__getitem__)
+    words = ["--pretrained", "--pretrained-path", f"baseline:{LITE}", "--num-classes", "7"]
+    made = models.create_model(parse(["--model", LITE, *words]), 3)
+
+    assert made.get_classifier().out_features == 7
+    for name, value in made.state_dict().items():
+        if not name.startswith("classifier"):
+            assert torch.equal(value, theirs[name]), name

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
 from vcr_zoo.data.load import row_of
+from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import split
 from vcr_zoo.results import Result
 from vcr_zoo.training import parse
@@ -101,6 +102,10 @@ def started(recipe: dict) -> str:
         start = "continued from timm's weights"
     if recipe["initial_checkpoint"] or recipe["pretrained_path"]:
         start = "continued from other weights"
+    kind, _, name = (recipe["pretrained_path"] or "").partition(":")
+    if kind == "baseline":
+        row = BASELINES[name]
+        start = f"continued from {row.shows} ({text(row.attribution)}; {text(row.licence)})"
     if recipe["kd_model_name"]:
         start += f", taught by {code(recipe['kd_model_name'])},"
     return start

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from timm.layers import convert_splitbn_model, convert_sync_batchnorm
 from torch import nn
 
+from vcr_zoo.data import baseline
 from vcr_zoo.zoo import check_name
 
 COVERED = 0.8  # of a network by a file of weights; parts may be new, a head say, but not most
@@ -29,8 +30,8 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
     """
     check_name(args.model)
     overlay = {}
-    if args.pretrained_path:  # a file instead of the registered weights, with the head adapted
-        overlay["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
+    if args.pretrained_path:  # instead of the registered weights, with the head adapted
+        overlay["pretrained_cfg_overlay"] = {**source(args.pretrained_path), "num_classes": -1}
     try:
         with noted_loads() as loads:
             model = timm.create_model(
@@ -69,6 +70,12 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
         if args.head_init_bias is not None:
             head.bias.fill_(args.head_init_bias)
     return model
+
+
+def source(path: str) -> dict:
+    """Where timm takes weights from: a file, or `baseline:NAME`, see `vcr_zoo.data.weights`."""
+    kind, _, name = path.partition(":")
+    return {"state_dict": baseline(name)} if kind == "baseline" else {"file": path}
 
 
 @contextmanager

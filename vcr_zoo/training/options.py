@@ -63,7 +63,7 @@ OPTIONS = {
     "Model": [
         opt("--model", type=str, default="resnet50"),
         opt("--pretrained", **FLAG),
-        opt("--pretrained-path", type=str, help="start from these weights, head adapted"),
+        opt("--pretrained-path", type=str, help="start from this file, or from baseline:NAME"),
         opt(
             "--initial-checkpoint", type=str, default="", help="start from this checkpoint as it is"
         ),
