@@ -14,7 +14,7 @@ from vcr_zoo import card, zoo
 from vcr_zoo.card.evidence import CARDS, REPRODUCE, lacking
 from vcr_zoo.card.files import BEGIN, END, with_table
 from vcr_zoo.card.metadata import eval_results
-from vcr_zoo.card.pictures import DRAWN, stamp_of
+from vcr_zoo.card.pictures import DRAWN, cost_numbers, overview, stamp_of
 from vcr_zoo.card.stats import stats
 from vcr_zoo.card.words import code, text
 from vcr_zoo.cli import main
@@ -242,6 +242,20 @@ def test_a_picture_is_drawn_again_only_if_its_numbers_change(found, tmp_path):
     one = [replace(r, value=0.5) if is_run(r, "eval") and r.model == VCR else r for r in changed]
     moved = card.card_files(replace(found, results=tuple(one)), folder=tmp_path)
     assert moved["transfer.png"] != files["transfer.png"]
+
+
+def test_the_cost_picture_shows_the_headline_and_its_interval(found):
+    ((source, architecture, macs, control, (vcr, low, high)),) = cost_numbers([found])
+    gain = found.compared.headline("probe", "top1", False)
+
+    assert (source, architecture) == ("fmnist4", "test_resnet")
+    assert macs == pytest.approx(stats(found.entry).macs / 1e6)
+    assert vcr - control == pytest.approx(100 * gain.difference.mean)
+    bounds = [100 * gain.difference.low, 100 * gain.difference.high]
+    assert [low - control, high - control] == pytest.approx(bounds)
+    partner = replace(found, entry=found.partner, partner=found.entry)
+    assert cost_numbers([partner]) == []  # a control has a point, no line of its own
+    assert overview([])["accuracy_vs_cost.png"][:4] == b"\x89PNG"
 
 
 def is_run(result, protocol: str) -> bool:
