@@ -454,10 +454,11 @@ def test_an_input_size_that_the_model_refuses_is_named():
         find(empty("vit_tiny_patch16_224"), input_size=(3, 50, 50))
 
 
+@pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("rows", [None, 8])
 @pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_a_variant_is_taken_of_the_features_that_pass(name, rows):
-    """Of all of them where all take part; of some of them else."""
+def test_a_variant_is_taken_of_the_features_that_pass(name, rows, amp, monkeypatch):
+    """Of all of them where all take part; of some of them else; not rounded under autocast."""
     settings = {"variant": name, "alpha": 0.7, "beta": 0.5, "every": 1, "rows": rows}
     model, images = small(), torch.rand(4, 3, 32, 32)
     names, seen = [p.name for p in find(model, "stages")], []
@@ -465,13 +466,27 @@ def test_a_variant_is_taken_of_the_features_that_pass(name, rows):
         hook = lambda _, __, out: seen.append(out.detach().movedim(1, -1).flatten(0, -2))  # noqa: E731
         model.get_submodule(one).register_forward_hook(hook)
     penalties = attach(model, "stages", **settings)
-    with penalties.collect() as collected:
+    taken, sampled = [], placement.sampled
+
+    def watched(*args):
+        y, few = sampled(*args)
+        taken.append(few.detach().float())
+        return y, few
+
+    monkeypatch.setattr(placement, "sampled", watched)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp), penalties.collect() as collected:
         model(images)
 
     assert len(seen) == len(collected.variance) == len(names)
-    if rows is None:
-        expected = sum(VARIANTS[name](x, 0.7, 0.5, 1.0, 1e-4) for x in seen)
-        torch.testing.assert_close(collected.total, expected)
+    for few, every in zip(taken, seen, strict=True):
+        assert len(few) == min(rows or len(every), len(every))
+        rows_of = [{tuple(row) for row in x.float().tolist()} for x in (few, every)]
+        assert rows_of[0] <= rows_of[1]
+    expected = sum(
+        VARIANTS[name](few, 0.7, 0.5, 1.0, 1e-4, len(every))
+        for few, every in zip(taken, seen, strict=True)
+    )
+    torch.testing.assert_close(collected.total, expected)
     collected.total.backward()
     assert all(p.grad is not None for p in model.layer1.parameters())
 
@@ -504,8 +519,33 @@ def test_a_share_is_one_of_the_gradient_that_passes():
         ({"variant": "corelation"}, "Closest: correlation"),
         ({"share": 0.0}, "share=0.0 must be positive"),
         ({"variant": "wld", "sync": True}, "synchronized"),
+        ({"share": 0.1, "sync": True}, "synchronized"),
+        ({"variant": "wld", "beta": 0.0}, "beta weighs it"),
     ],
 )
 def test_variants_and_shares_that_make_no_sense_are_refused(settings, told):
     with pytest.raises((LookupError, ValueError), match=told):
         attach(small(), "pooled", **settings)
+
+
+def test_a_share_of_no_gradient_is_none():
+    """Where every deviation is above one, V has no gradient that could be scaled."""
+    model = nn.Sequential(nn.Identity(), nn.Linear(6, 1)).train()
+    penalties = attach(model, "0", input_size=(6,), alpha=1.0, beta=0.0, share=0.5)
+    inputs = (100 * torch.randn(16, 6)).requires_grad_()
+    with penalties.collect() as collected:
+        loss = model(inputs).square().sum()
+    (loss + collected.total).backward()
+    shared = inputs.grad.clone()
+    inputs.grad = None
+    penalties.detach()
+    model(inputs).square().sum().backward()
+
+    assert torch.equal(shared, inputs.grad) and shared.isfinite().all()
+
+
+def test_a_variant_needs_two_samples():
+    model = nn.Sequential(nn.Identity(), nn.Linear(6, 1)).train()
+    penalties = attach(model, "0", input_size=(6,), variant="relative")
+    with pytest.raises(ValueError, match="at least two samples"), penalties.collect():
+        model(torch.rand(1, 6, requires_grad=True))

@@ -6,6 +6,7 @@ import torch
 from vcr_zoo import data, suite
 from vcr_zoo.data import load_test
 from vcr_zoo.diagnostics.corruptions import CORRUPTIONS
+from vcr_zoo.diagnostics.information import information
 from vcr_zoo.features import features, load_model
 from vcr_zoo.suite import Job, measured
 
@@ -31,6 +32,8 @@ def test_information_is_bounded_by_what_the_labels_hold(fmnist):
     shares = shares[shares > 0] / shares.sum()
 
     assert told.metric == "nats" and told.settings == {"level": "fine"}
+    known = features(load_model(NETWORK), load_test("fmnist"))
+    assert told.value == pytest.approx(information(known.x, known.y).mean().item())
     assert told.value <= -(shares * shares.log()).sum().item()
 
 
@@ -39,18 +42,20 @@ def test_noise_is_added_to_the_pictures_that_the_network_sees(fmnist, monkeypatc
     monkeypatch.setitem(CORRUPTIONS, suite.NOISE, lambda x, level, generator: x)
     model, images = load_model(NETWORK), load_test("fmnist", level="coarse")
     job = Job("noise", "fmnist", "coarse")
-    (found,) = measured(job, NETWORK)
+    found, lost = measured(job, NETWORK)
     with torch.no_grad():
         scores = model.eval()(pixels(model, images))
     right = (scores.argmax(dim=1) == torch.tensor(images.y)).float().mean().item()
 
-    assert found.value == pytest.approx(right, abs=0.01)
+    assert found.value == pytest.approx(right, abs=0.01) and lost.value == 0
+    assert (found.metric, lost.metric) == ("top1", "lost") and found.settings["pictures"] == 120
     monkeypatch.setitem(CORRUPTIONS, suite.NOISE, lambda x, level, generator: 0 * x)
-    (black,) = measured(job, NETWORK)
+    black, lost = measured(job, NETWORK)
     with torch.no_grad():
         one = model(pixels(model, images, black=True)).argmax(dim=1)
     assert len(one.unique()) == 1
     assert black.value == pytest.approx((images.y == one[0].item()).mean(), abs=1e-6)
+    assert lost.value == pytest.approx(found.value - black.value)
 
 
 def pixels(model, images, black=False):

@@ -6,7 +6,7 @@ import torch
 from vcr_zoo.penalty import penalty
 from vcr_zoo.variants import VARIANTS, correlation, listing, relative, wld
 
-SETTINGS = (0.7, 0.5, 1.0, 1e-4)
+SETTINGS = (0.7, 0.5, 1.0, 1e-4, 36)  # the last: samples in all
 
 
 @pytest.fixture
@@ -23,16 +23,17 @@ def test_gradients_are_derivatives(name, features):
     assert torch.autograd.gradcheck(lambda x: VARIANTS[name](x, *SETTINGS), (features,))
 
 
-def test_the_listing_has_another_beta(features):
-    alpha, beta, delta, eps = SETTINGS
-    expected = penalty(features, alpha, 11 * beta, delta=delta, eps=eps)
+def test_the_listing_has_another_beta_and_squares_all(features):
+    """Whatever delta is, and however few of all samples take part."""
+    alpha, beta, _, eps, total = SETTINGS
+    expected = penalty(features, alpha, (total - 1) * beta, delta=None, eps=eps)
     assert torch.equal(listing(features, *SETTINGS), expected)
 
 
 def test_relative_features_have_no_unit(features):
     """Neither the penalty nor what the gradient does relative to the features' size."""
     one, large = features.clone().requires_grad_(), (100 * features).requires_grad_()
-    settings = (0.7, 0.5, 1.0, 1e-12)
+    settings = (0.7, 0.5, 1.0, 1e-12, 12)
     small_penalty, large_penalty = relative(one, *settings), relative(large, *settings)
     small_penalty.backward()
     large_penalty.backward()
@@ -47,7 +48,7 @@ def test_relative_features_have_no_unit(features):
 def test_correlation_is_numpys(features):
     matrix = torch.corrcoef(features.T)
     squares = matrix.square().sum() - 5
-    assert correlation(features, 0, 2.0, None, 1e-12).item() == pytest.approx(2 * squares / 20)
+    assert correlation(features, 0, 2.0, None, 1e-12, 12).item() == pytest.approx(2 * squares / 20)
 
 
 def test_similarity_is_a_mean_over_samples_and_pairs(features):
@@ -59,6 +60,4 @@ def test_similarity_is_a_mean_over_samples_and_pairs(features):
         for j in range(5)
         if i != j
     )
-    assert wld(features, 0, 3.0, None, 1e-4).item() == pytest.approx(3 * total / 12 / 20)
-    many = features.repeat(20, 1)  # more than are taken at a time
-    assert wld(many, 0, 3.0, None, 1e-4).item() == pytest.approx(3 * total / 12 / 20)
+    assert wld(features, 0, 3.0, None, 1e-4, 12).item() == pytest.approx(3 * total / 12 / 20)

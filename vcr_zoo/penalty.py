@@ -114,12 +114,7 @@ def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
         raise TypeError(f"features must be floating point, not {x.dtype}")
     if x.ndim < 2 or not x.shape[dim]:
         raise ValueError(f"features need an axis of samples and one of features, not {x.shape}")
-    n, dim = x.numel() // x.shape[dim], dim % x.ndim
-    if n < 2 and group is None:
-        raise ValueError(
-            f"a variance needs at least two samples, but features of shape {tuple(x.shape)} have "
-            f"{n}: use a larger batch"
-        )
+    n, dim = x.numel() // x.shape[dim] if group else count(x, dim), dim % x.ndim
     few = None
     if rows is not None and rows < n:
         x, few = sampled(x, dim, rows, offset)
@@ -134,13 +129,24 @@ def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
 def sampled(x: Tensor, dim: int, rows: int | None, offset: int | Tensor | None):
     """The features as they came, and `rows` of their samples, all if None, for any penalty that
     autograd differentiates: (..., d) -> (..., d), (rows, d)."""
-    n, dim = x.numel() // x.shape[dim], dim % x.ndim
+    n, dim = count(x, dim), dim % x.ndim
     pictures = x.shape[0] if dim else x.shape[1]
     if rows is None or rows >= n:
         index = torch.arange(n, device=x.device)
     else:
         index = strided(n, rows, offset, x.device, positions=n // pictures)
     return Sample.apply(x, dim, index)
+
+
+def count(x: Tensor, dim: int) -> int:
+    """How many samples of features there are: at least the two that a variance needs."""
+    n = x.numel() // x.shape[dim]
+    if n < 2:
+        raise ValueError(
+            f"a variance needs at least two samples, but features of shape {tuple(x.shape)} have "
+            f"{n}: use a larger batch"
+        )
+    return n
 
 
 def check_settings(alpha, beta, delta, eps, rows) -> None:

@@ -30,7 +30,7 @@ from vcr_zoo.penalty import (
     variance_penalty,
 )
 from vcr_zoo.results import closest
-from vcr_zoo.variants import VARIANTS
+from vcr_zoo.variants import VARIANTS, WITHOUT_VARIANCE
 
 LAYERS = ("blocks", "stages", "pooled")
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -446,8 +446,9 @@ class Penalties:
             y, few, done = begin(x, *settings, place.dim, rows, self.offsets[i], self.group)
         else:
             (y, taken), few = sampled(x, place.dim, rows, self.offsets[i]), None
-            taken = full_precision(taken)
-            done = VARIANTS[self.variant](taken, *settings), terms_of(taken, self.delta, self.eps)
+            with torch.autocast(x.device.type, enabled=False):
+                taken, n = full_precision(taken), x.numel() // place.width
+                done = VARIANTS[self.variant](taken, *settings, n), terms_of(taken, *settings[2:])
         y = y if passing is None else passing
         if self.collecting and few is not None:
             self.few.append((i, few))
@@ -491,9 +492,9 @@ class Share(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad, added):
-        norm = torch.linalg.vector_norm
-        least = torch.finfo(added.dtype).tiny
-        return grad + added * (ctx.share * norm(grad) / norm(added).clamp(min=least)), None
+        passing, own = (full_precision(g).norm() for g in (grad, added))
+        factor = torch.where(own > 0, ctx.share * passing / own, own)
+        return grad + (full_precision(added) * factor).to(grad.dtype), None
 
 
 @torch.no_grad()
@@ -605,13 +606,16 @@ def attach(
         raise LookupError(f"no variant {variant!r}.{closest(variant, VARIANTS)} {[*VARIANTS]}")
     if share is not None and not 0 < share < math.inf:
         raise ValueError(f"share={share} must be positive and finite")
-    if variant is not None and sync:
-        raise ValueError(f"variant={variant!r} has no form that is synchronized over processes")
+    if sync and (variant is not None or share is not None):
+        what = "share" if variant is None else f"variant={variant!r}"
+        raise ValueError(f"{what} has no form that is synchronized over processes")
     every = steps_of(every, rows)
     if every < 1:
         raise ValueError(f"every={every}: 1 takes all placements in every step")
     alphas, betas = per_word("alpha", alpha, words), per_word("beta", beta, words)
     weights = {}
+    if variant in WITHOUT_VARIANCE and any(alphas) and not any(betas):
+        raise ValueError(f"variant={variant!r} has no variance term: beta weighs it, and is 0")
     if any(alphas) or any(betas):
         trace = Trace(model, input_size)
         for word, pair in zip(words, zip(alphas, betas, strict=True), strict=True):

@@ -1,7 +1,6 @@
 """Verdicts from made numbers; which measurements a claim is about."""
 
 from dataclasses import replace
-from statistics import fmean
 
 import pytest
 
@@ -33,14 +32,14 @@ def pair_of(protocol, metric, differences, **settings):
 @pytest.mark.parametrize(
     "differences, sign, expected",
     [
-        ([0.01, 0.02, 0.015], 1, "holds"),
-        ([-0.01, -0.02, -0.015], 1, "does not hold"),
-        ([-0.01, -0.02, -0.015], -1, "holds"),
-        ([0.03, -0.02, 0.001], 1, "undecided"),
-        ([0.001, 0.002, 0.0015], 0, "holds"),
-        ([-0.02, -0.021, -0.0205], 0, "does not hold"),
-        ([0.02, 0.021, 0.0205], 0, "does not hold"),
-        ([0.01, -0.01, 0.0], 0, "undecided"),
+        ([0.01, 0.02, 0.015], 1, "holds (1 for, 0 against, 0 undecided)"),
+        ([-0.01, -0.02, -0.015], 1, "does not hold (0 for, 1 against, 0 undecided)"),
+        ([-0.01, -0.02, -0.015], -1, "holds (1 for, 0 against, 0 undecided)"),
+        ([0.03, -0.02, 0.001], 1, "undecided (0 for, 0 against, 1 undecided)"),
+        ([0.001, 0.002, 0.0015], 0, "holds (1 for, 0 against, 0 undecided)"),
+        ([-0.02, -0.021, -0.0205], 0, "does not hold (0 for, 1 against, 0 undecided)"),
+        ([0.02, 0.021, 0.0205], 0, "holds (1 for, 0 against, 0 undecided)"),
+        ([0.01, -0.01, 0.0], 0, "undecided (0 for, 0 against, 1 undecided)"),
     ],
 )
 def test_a_verdict_follows_from_where_an_interval_lies(differences, sign, expected):
@@ -51,33 +50,36 @@ def test_a_verdict_follows_from_where_an_interval_lies(differences, sign, expect
 def test_rows_that_contradict_each_other_are_mixed_and_none_is_none():
     good, bad, neither = (Row("", "", s) for s in ((True, False), (False, True), (False, False)))
 
-    assert verdict([good, neither]) == "holds" and verdict([bad, neither]) == "does not hold"
-    assert verdict([good, bad]) == "mixed" and verdict([]) == "not measured yet"
+    assert verdict([good, neither]) == "holds (1 for, 0 against, 1 undecided)"
+    assert verdict([bad, neither]) == "does not hold (0 for, 1 against, 1 undecided)"
+    assert verdict([good, bad]) == "mixed (1 for, 1 against, 0 undecided)"
+    assert verdict([]) == "not measured yet"
 
 
 def test_a_pair_speaks_to_the_claims_that_are_about_it():
-    results = pair_of("eval", "top1", [0.001, 0.002, 0.001], level="coarse")
-    results += pair_of("probe", "top1", [0.02, 0.03, 0.025])
+    results = pair_of("eval", "top1", [0.001, 0.002, 0.001, 0.0, 0.001], level="coarse")
+    results += pair_of("probe", "top1", [0.02, 0.03, 0.025, 0.02, 0.03])
     text = claims(results)
     lines = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines()}
 
-    assert "| holds |" in lines["the source's accuracy does not suffer"]
+    assert "| holds (1 for" in lines["the source's accuracy does not suffer"]
     one = lines["trained on super-classes, features tell sub-classes apart better"]
-    assert f"`{VCR}` +2.50 [+1.26, +3.74] | holds" in one
+    gap = paired([0.02, 0.03, 0.025, 0.02, 0.03]).scaled(100)
+    assert f"`{VCR}` {gap} | holds (1 for" in one
     for other in ("a long-tailed source is learned better", "SimCLR's features transfer better"):
         assert "| not measured yet |" in lines[other]
-    assert "not measured yet" in claims([])
+    assert "holds (" not in claims([])
 
 
-def test_one_seed_is_no_evidence():
-    assert (
-        "holds" not in claims(pair_of("probe", "top1", [0.02])).split("Verdict")[1].split("##")[1]
-    )
+def test_four_seeds_are_no_evidence():
+    found = ours.pairs("probe", "top1", True, ours.supervised)
+    for gaps, rows in (([0.02] * 4, 0), ([0.02] * 5, 1)):
+        assert len(list(found(Known.of(pair_of("probe", "top1", gaps))))) == rows
 
 
-def depth(value, validation, t, seed, size):
+def depth(value, validation, t, seed, size, **settings):
     values = {"top1": value, "validation_top1": validation}
-    settings = {"depth": t, "size": size}
+    settings = {"depth": t, "size": size} | settings
     return [
         Result(VCR, "silhouettes", "finetune depth", metric, v, seed, settings)
         for metric, v in values.items()
@@ -85,36 +87,53 @@ def depth(value, validation, t, seed, size):
 
 
 def test_the_best_depth_is_the_one_that_validation_chose():
-    """Not the one that test likes best, which depth 1 is here."""
+    """Not the one that test likes best, which depth 1 is here; seed by seed, study by study."""
     results = []
-    for seed in (0, 1):
+    for seed in range(5):
         results += depth(0.70, 0.60, 0, seed, 100) + depth(0.95, 0.61, 1, seed, 100)
         results += depth(0.80, 0.80, 2, seed, 100) + depth(0.75 + 0.01 * seed, 0.7, 3, seed, 100)
         results += depth(0.90, 0.91, 0, seed, 900) + depth(0.85, 0.80, 3, seed, 900)
-    few, many = ours.less_frozen(Known.of(results))
+        results += depth(0.10, 0.91, 0, seed, 900, afresh=True)
+        results += depth(0.85, 0.80, 3, seed, 900, afresh=True)
+    few, many, afresh = ours.less_frozen(Known.of(results))
     (moved,) = ours.deeper_with_less(Known.of(results))
 
-    assert few.label == f"{VCR} on 100 pictures of silhouettes, 2 of 3"
-    assert few.shown.startswith("+4.50") and many.shown == "+5.00 [+5.00, +5.00]"
-    assert moved.shown == "pictures: depth 100: 2, 900: 0" and moved.sides == (True, False)
+    assert few.label == f"{VCR} on 100 pictures of silhouettes"
+    assert few.shown == str(paired(0.05 - 0.01 * s for s in range(5)).scaled(100))
+    assert many.shown == "+5.00 [+5.00, +5.00]" and afresh.shown.startswith("-75.00")
+    assert moved.shown == "+2.00 [+2.00, +2.00] blocks" and moved.sides == (True, False)
 
 
-def test_methods_and_arms_are_paired_by_seed():
+def test_methods_are_paired_by_seed_and_by_what_they_have_in_common():
+    values = {"full": (0.5, 0.6, 0.9, 0.5, 0.5, 0.5), "dr-tune": (0.52, 0.63, 0.9, 0.5, 0.5)}
+    own = {"full": {"lr": 1}, "dr-tune": {"lr": 33, "bank": 64}}
     tuned = [
-        Result(VCR, "stamps", f"finetune {way}", "top1", v, seed, {"size": 50})
-        for way, values in {"full": (0.5, 0.6, 0.9), "dr-tune": (0.52, 0.63)}.items()
-        for seed, v in enumerate(values)
+        Result(
+            *(VCR, "stamps", f"finetune {way}", "top1", v, seed),
+            {"size": 50, "epochs": 9, **own[way]},
+        )
+        for way, each in values.items()
+        for seed, v in enumerate(each)
     ]
     (row,) = ours.methods("dr-tune", "full")(Known.of(tuned))
-    expected = 100 * fmean([0.02, 0.03])
-    assert row.label == f"{VCR} on 50 pictures of stamps"
-    assert row.shown.startswith(f"{expected:+.2f} [") and row.sides == (False, False)
 
+    assert row.label == f"{VCR} on 50 pictures of stamps"
+    assert row.shown == str(paired([0.02, 0.03, 0, 0, 0]).scaled(100))
+    full, other = ([r for r in tuned if r.protocol.endswith(way)] for way in values)
+    longer = [replace(r, settings=r.settings | {"epochs": 99}) for r in full]
+    assert not list(ours.methods("dr-tune", "full")(Known.of([*longer, *other])))
+
+
+def test_arms_are_those_of_one_study():
+    """Another study on the same pictures is a row of its own, or none without a long run."""
     joined = [
-        Result("a + b", "stamps", "concat", "top1", v, seed, {"arm": arm})
-        for arm, values in {JOINED: (0.7, 0.72), "one long run": (0.6, 0.62)}.items()
-        for seed, v in enumerate(values)
+        Result("a + b", "stamps", "concat", "top1", v + gap, s, {"arm": arm, "networks": [name]})
+        for name, gap in (("a{seed}", 0.0), ("b{seed}", 0.3))
+        for arm, v in {JOINED: 0.7, "one long run": 0.6, "one short run": 0.8}.items()
+        for s in range(5)
+        if (name, arm) != ("b{seed}", "one long run")
     ]
-    (row,) = ours.arms(JOINED, "one long run")(Known.of(joined))
-    assert row.sides == (True, False)
-    assert not list(ours.arms(JOINED, "one long run")(Known.of([replace(joined[0])])))
+    known = Known.of(joined)
+    (row,) = ours.arms(JOINED, "one long run")(known)
+    assert row.shown == "+10.00 [+10.00, +10.00]" and row.sides == (True, False)
+    assert [r.sides for r in ours.arms(JOINED, "one short run")(known)] == [(False, True)] * 2

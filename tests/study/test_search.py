@@ -11,7 +11,7 @@ from vcr_zoo.results import read
 from vcr_zoo.study import search as ours
 from vcr_zoo.study.search import RESULTS, search
 from vcr_zoo.study.spaces import SPACES, Choice, Range, chosen
-from vcr_zoo.study.surface import Trial, best_of, draw, report, shared
+from vcr_zoo.study.surface import Trial, best_of, draw, marginals, report, shared
 
 CONTROL = "test_resnet.base_fmnist4"
 OTHER = "test_convnext.base_fmnist4"
@@ -40,7 +40,7 @@ def test_every_trial_is_measured_on_validation_and_drawn(made):
     }
     assert all(f"--trials {n} --seeds 0 --train-num" in rows[3 * n].command for n in range(3))
     assert (folder / "surface.png").read_bytes()[:4] == b"\x89PNG"
-    assert "of 3 trials, by validation: vcr-zoo train --recipe" in told[-2]
+    assert "best of 3 trials by validation" in told[-2] and "vcr-zoo train --recipe" in told[-2]
 
 
 def test_no_test_part_is_opened(made, monkeypatch):
@@ -116,8 +116,12 @@ def test_the_best_is_good_on_other_sets_and_good_enough_on_the_source():
     best = "--vcr-alpha 1.0 --vcr-layers pooled --vcr-delta 1.0"
     assert lines[2].endswith(f"{best} <- best")
     assert lines[-1].endswith(f"vcr-zoo train --recipe {CONTROL} {best}")
-    assert "vcr_layers pooled: +15.00 ± 5.00 (2 trials)" in lines
-    assert not any(line.startswith("vcr_layers blocks") for line in lines)
+    assert not any(line.startswith("vcr_layers stages") for line in lines)
+    other = Trial(2, {"vcr_layers": "blocks", "vcr_delta": 1.0}, source=0.9, others=0.5)
+    third = Trial(3, choices, source=0.9, others=0.6)
+    lines = marginals([start, narrow, other, third], SPACES["vcr"]).splitlines()
+    assert "vcr_layers pooled: +5.00 ± 5.00 (2 trials)" in lines
+    assert "vcr_layers blocks: -10.00 ± nan (1 trials)" in lines
 
 
 def test_several_recipes_are_judged_by_what_each_gains():

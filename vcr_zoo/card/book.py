@@ -13,7 +13,8 @@ from .evidence import CARDS, DEPTHS, REPRODUCE
 from .gains import PAIR, settings
 from .words import MEASURES
 
-TRIED = (DEPTHS, "finetune full", "finetune dr-tune", "concat")  # what claims are judged by
+CONCAT = "concat"  # of runs that have no name of their own
+TRIED = (DEPTHS, "finetune full", "finetune dr-tune", CONCAT)  # what claims are judged by
 
 
 def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
@@ -46,7 +47,7 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}")
     names = set(names)
-    found = [r for r in read(source) if named(r) <= names and shown(r)]
+    found = [r for r in read(source) if shown(r) and (named(r) <= names or r.protocol == CONCAT)]
     for r in found:
         if r.command.startswith(PAIR) and (more := shlex.split(r.command)[7:]):
             raise ValueError(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vcr_zoo.data.load import row_of
+from vcr_zoo.data.load import described
 from vcr_zoo.results import Result, closest, read
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
@@ -111,8 +111,13 @@ def lacking(found: Evidence) -> list[str]:
         missing.append(f"its license {entry.license!r} is no licence's identifier, as mit is")
     if not SHA256.fullmatch(str(entry.sha256)):
         missing.append("its sha256 is not one of 64 digits")
-    if not row_of(found.recipe["dataset"]).publishable:
+    if not described(found.recipe["dataset"]).publishable:
         missing.append(f"weights trained on {found.recipe['dataset']} must not be published")
+    if Path(found.recipe["dataset"].partition("/")[2]).is_absolute():
+        missing.append(
+            f"its recipe's {found.recipe['dataset']} is an absolute path, which would be "
+            "published: name the pictures relative to the checkout"
+        )
     if found.partner is None:
         return [*missing, "it has no control, and is none of a VCR network"]
     theirs = vars(parse(["--recipe", found.partner.name]))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
-from vcr_zoo.data.load import row_of
+from vcr_zoo.data.load import described
 from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import split
 from vcr_zoo.results import Result
@@ -15,6 +15,7 @@ from .metadata import metadata
 from .stats import build, placements, stats, taken
 from .words import HEADLINES, PART, POINT, WITHOUT_LABELS, code, of, rows, text
 
+NOT_SAID = (None, False, "constant")  # values of options that change nothing
 METHOD = "[variance-covariance regularization](https://arxiv.org/abs/2306.13292) (VCR)"
 CITATION = """```bibtex
 @article{zhu2023vcr,
@@ -83,7 +84,7 @@ def card(found: Evidence, hub: str | None = None) -> str:
 
 def introduction(found: Evidence, hub: str | None) -> str:
     entry, recipe = found.entry, found.recipe
-    architecture, row = entry.name.partition(".")[0], row_of(recipe["dataset"])
+    architecture, row = entry.name.partition(".")[0], described(recipe["dataset"])
     what = f"A timm {code(architecture)} {started(recipe)} on {text(row.attribution)} "
     if recipe["task"] in LEARNED:
         what += f"({text(row.shows)}), without labels, by {LEARNED[recipe['task']]},"
@@ -136,7 +137,7 @@ def details(found: Evidence) -> str:
         ),
         "- **Paper:** Variance-Covariance Regularization Improves Representation Learning, "
         "https://arxiv.org/abs/2306.13292",
-        f"- **Dataset:** {text(row_of(found.recipe['dataset']).attribution)}",
+        f"- **Dataset:** {text(described(found.recipe['dataset']).attribution)}",
         f"- **License of the weights:** {text(entry.license)}",
         f"- **sha256 of the weights:** {code(entry.sha256)}",
     ]
@@ -169,12 +170,20 @@ def what_vcr_did(found: Evidence) -> str:
     pooled = set(split(recipe["vcr_layers"])) == {"pooled"}  # of those all take part
     rows_used = "all" if pooled or not recipe["vcr_rows"] else f"at most {recipe['vcr_rows']}"
     every = max(k for k, _ in taken(found.entry, recipe))
+    more = {
+        "vcr_variant": "as the penalty {}",
+        "vcr_share": "scaled to {} of the norm of the gradient that passes",
+        "vcr_schedule": "with a schedule, {}",
+        "vcr_sync": "statistics over all processes",
+    }
+    said = [more[key].format(recipe[key]) for key in more if recipe[key] not in NOT_SAID]
     turns = f", of a map in one of {every} steps" if every > 1 else ""
     return head + (
         f"Features are regularized at {code(recipe['vcr_layers'])}: {where}. "
         f"alpha (variance) {recipe['vcr_alpha']:g}, beta (covariance) {recipe['vcr_beta']:g}, "
         f"delta (where the covariance term turns linear) {recipe['vcr_delta']:g}, "
-        f"eps {recipe['vcr_eps']:g}, {rows_used} samples of features a step{turns}. "
+        f"eps {recipe['vcr_eps']:g}, {rows_used} samples of features a step{turns}"
+        f"{''.join(f'; {one}' for one in said)}. "
         "The architecture is timm's, unchanged; in evaluation nothing of VCR runs."
     )
 
@@ -245,7 +254,7 @@ def used(result: Result) -> str:
 
 
 def training(found: Evidence) -> str:
-    recipe, row = found.recipe, row_of(found.recipe["dataset"])
+    recipe, row = found.recipe, described(found.recipe["dataset"])
     stated = found.published(found.entry.name)
     level = f" ({recipe['label_level']} labels)" if "coarse" in row.levels else ""
     count = recipe["train_num_samples"]

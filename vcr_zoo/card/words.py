@@ -28,6 +28,7 @@ def plainly(label: str, digits: str = ".1f") -> Measure:
 MEASURES = {
     ("eval", "top1"): Measure("accuracy of its own classifier, {data}"),
     ("noise", "top1"): Measure("accuracy of its own classifier under Gaussian noise, {data}"),
+    ("noise", "lost"): Measure("accuracy that the noise takes, {data}"),
     ("probe", "top1"): Measure("linear probe, {data}"),
     ("knn", "top1"): Measure("nearest neighbors, {data}"),
     ("fewshot", "5-shot"): Measure("5 pictures a class, {data}"),

@@ -10,6 +10,7 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -33,31 +34,44 @@ def row(name: str) -> Dataset:
         OSError: if a path does not exist.
         ValueError: if the size is no number of pixels.
     """
+    (kind, place, size), marks = parsed(name), (CUT,)
+    if kind != "hfds":
+        if not (Path(place).is_dir() or (kind == "wds" and Path(place).is_file())):
+            raise FileNotFoundError(f"{name}: there is no folder {place}")
+        marks += (listing(Path(place)),)
+    return replace(described(name), make=partial(make, kind, place, size), sha256=marks)
+
+
+def parsed(name: str) -> tuple[str, str, int]:
+    """Kind, place and size in pixels.
+
+    Raises:
+        ValueError: if the size is no number of pixels.
+    """
     kind, _, place = name.partition("/")
     size = str(SIZE)
     if "@" in place and not Path(place).exists():  # else the @ is the folder's own
         place, _, size = place.rpartition("@")
     if not (size.isdigit() and int(size)):
         raise ValueError(f"{name}: expected a number of pixels after @, got {size!r}")
-    marks = (CUT,)
-    if kind != "hfds":
-        if not (Path(place).is_dir() or (kind == "wds" and Path(place).is_file())):
-            raise FileNotFoundError(f"{name}: there is no folder {place}")
-        marks += (listing(Path(place)),)
+    return kind, place, int(size)
+
+
+def described(name: str) -> Dataset:
+    """The row of a source of one's own, without a look at it: for cards, on any machine."""
+    kind, place, size = parsed(name)
     where = place if kind == "hfds" else Path(place).absolute()
     digest = hashlib.sha256(f"{kind} {where} {size}".encode())
     return Dataset(
         name=f"{kind}-{digest.hexdigest()[:16]}",
-        shows=f"{kind} {place}",
+        shows=kind,
         pictures={},
-        shape=(int(size), int(size), 3),
+        shape=(size, size, 3),
         levels={"fine": 0},
         licence="the user's own",
-        attribution="",
-        publishable=True,  # as their owner says, who gives the weights a licence
+        attribution="pictures of its maker's own",
+        publishable=kind == "folder",  # their owner says so, who gives the weights a licence
         group="equal pictures",
-        make=partial(make, kind, place, int(size)),
-        sha256=marks,
         validation_share=0.1,
     )
 

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from vcr_zoo.data import Images, load
+from vcr_zoo.data.load import row_of
 from vcr_zoo.features import features, load_model, weights_sha256
 from vcr_zoo.results import Result, append, read, versions
 from vcr_zoo.suite import targets
@@ -68,7 +69,9 @@ def search(
     wanted, seeds = chosen(space, budget, trials), each(seeds, jobs, options)
     recipes = list(dict.fromkeys(recipes))
     for recipe in recipes:
-        parse(["--recipe", recipe, *options])  # refused before anything is trained
+        dataset = parse(["--recipe", recipe, *options]).dataset  # refused before any training
+        for data in (dataset, *targets(dataset)):
+            row_of(data)
     tasks = [
         Task(
             recipe,
@@ -81,17 +84,21 @@ def search(
         for number, settings in wanted.items()
         for seed in seeds
     ]
+    measured: dict[str, list[Result]] = {recipe: [] for recipe in recipes}
     failed, bar = 0, tqdm(total=len(tasks), unit="network", disable=jobs == 1)
     for task, outcome in carried_out(tasks, validated, jobs):
         bar.update()
-        failed += isinstance(outcome, Exception)
         what = " ".join(task.options[len(options) :]) or "as it stands"
-        told = outcome if isinstance(outcome, Exception) else brief(outcome)
+        if isinstance(outcome, Exception):
+            failed, told = failed + 1, outcome
+        else:
+            measured[task.name] += outcome
+            told = brief(outcome)
         tell(f"{task.name}, {task.run.name} ({what}): {told}")
     bar.close()
     found = {
-        recipe: tried(read(folder / f"{recipe}-{space}" / RESULTS), wanted, seeds, recipe, options)
-        for recipe in recipes
+        recipe: tried(results, wanted, seeds, recipe, options)
+        for recipe, results in measured.items()
     }
     for recipe, trials_of in found.items():
         if left := len(wanted) - len(trials_of):

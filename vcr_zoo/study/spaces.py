@@ -42,12 +42,24 @@ SPACES: dict[str, dict[str, Range | Choice]] = {
         "vcr_delta": Choice((1.0, 0.0)),  # a line beyond one, or squares all the way
     },
     "untuned": {  # what might spare tuning: the same coefficients for all networks
-        "vcr_beta": Range(0.3, 3, log=True),
+        "vcr_beta": Range(0.1, 10, log=True),
         "vcr_layers": Choice(("pooled", "blocks")),
-        "vcr_variant": Choice((None, "relative", "listing")),
-        "vcr_share": Choice((None, 0.1, 0.3, 1.0)),
+        "vcr_variant": Choice((None, "relative")),
         "vcr_schedule": Choice(("constant", "rise", "fall")),
         "vcr_alpha": Choice((1.0,)),
+    },
+    "share": {  # of the norm of the gradient that passes, instead of coefficients
+        "vcr_share": Range(0.01, 3, log=True),
+        "vcr_beta": Range(0.1, 10, log=True),
+        "vcr_layers": Choice(("pooled", "blocks")),
+        "vcr_variant": Choice((None, "relative")),
+        "vcr_alpha": Choice((1.0,)),
+    },
+    "listing": {
+        "vcr_alpha": Range(0.03, 30, log=True),
+        "vcr_beta": Range(0.001, 1, log=True),
+        "vcr_layers": Choice(("pooled", "blocks")),
+        "vcr_variant": Choice(("listing",)),
     },
     "control": {  # what regularizes without VCR
         "weight_decay": Range(1e-3, 1.0, log=True),

@@ -50,7 +50,8 @@ def standings(found: Sequence[Trial], shown: int = 8) -> str:
     """The best trials, and the recipe as it stands, a line for each."""
     best, start = best_of(found), next((t for t in found if t.number == 0), None)
     ranked = sorted(found, key=lambda t: -t.others)[:shown]
-    shown_too = [t for t in (best, start) if t and t not in ranked]
+    shown_too = [best] if best not in ranked else []
+    shown_too += [start] if start and start not in (*ranked, best) else []
     lines = ["trial  others  source  settings"]
     for one in (*ranked, *shown_too):
         what = " ".join(words(one.settings)) or "as it stands"
@@ -60,15 +61,16 @@ def standings(found: Sequence[Trial], shown: int = 8) -> str:
 
 
 def marginals(found: Sequence[Trial], space: Mapping) -> str:
-    """Mean gain on other sets, in points, of the trials with each value of each choice."""
-    start = next((t.others for t in found if t.number == 0), 0.0)
+    """What each value of each choice did on other sets: the mean of its trials less that of all
+    trials, in points, with its standard error."""
+    trials = [t for t in found if t.number]
     lines = []
     for name, kind in space.items():
-        if not (isinstance(kind, Choice) and kind.values[1:]):
+        if not (isinstance(kind, Choice) and kind.values[1:]) or not trials:
             continue
+        middle = fmean(t.others for t in trials)
         for value in kind.values:
-            members = [t for t in found if t.number and t.settings[name] == value]
-            own = [100 * (t.others - start) for t in members]
+            own = [100 * (t.others - middle) for t in trials if t.settings[name] == value]
             if own:
                 error = stdev(own) / len(own) ** 0.5 if own[1:] else nan
                 lines.append(f"{name} {value}: {fmean(own):+.2f} ± {error:.2f} ({len(own)} trials)")
@@ -77,10 +79,13 @@ def marginals(found: Sequence[Trial], space: Mapping) -> str:
 
 def report(found: Sequence[Trial], space: Mapping, recipe: str, options: Sequence[str] = ()) -> str:
     """Standings of one recipe, what each choice did, and what to type for the best."""
-    best = words(best_of(found).settings)
-    again = shlex.join(["vcr-zoo", "train", "--recipe", recipe, *options, *best])
+    best = best_of(found)
+    again = shlex.join(["vcr-zoo", "train", "--recipe", recipe, *options, *words(best.settings)])
     shown = [standings(found), marginals(found, space)]
-    shown.append(f"of {len(found)} trials, by validation: {again}")
+    shown.append(
+        f"best of {len(found)} trials by validation, by chance too: confirm it with "
+        f"--trials 0 {best.number} and other --seeds.\n{again}"
+    )
     return "\n\n".join(filter(None, shown))
 
 

@@ -122,7 +122,7 @@ def _check_coverage(args, model: nn.Module, missing: list, left: list) -> None:
 
 def _misfit(args: argparse.Namespace, file: str, error: Exception) -> str:
     """Why a file of weights did not go into the model, in one line."""
-    if not Path(file).is_file():
+    if not Path(file).is_file() and not file.startswith("baseline:"):
         return f"{file}: there is no such file of weights"
     differing = re.findall(r"size mismatch for (\S+?):|Missing key", str(error))
     if not differing and not isinstance(error, KeyError):  # timm's converters look for names

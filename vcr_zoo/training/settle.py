@@ -81,6 +81,11 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
         one_of(args, "torchcompile", torch._dynamo.list_backends(exclude_tags=()))
     if args.vcr_every is None:  # compiled, each turn would be a graph of its own
         args.vcr_every = 1 if args.torchcompile else steps_of(None, args.vcr_rows)
+    if args.vcr_share is not None and args.vcr_schedule != "constant":
+        raise ValueError(
+            f"--vcr-schedule {args.vcr_schedule} changes coefficients, which --vcr-share takes the "
+            "ratio of alone: give one of the two"
+        )
     args.opt = args.opt.lower()
     known = list_optimizers()
     one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
@@ -245,14 +250,12 @@ def check_recipe(run: Path, name: str, *options: str) -> None:
     wanted.distributed = True  # some recipes need several processes
     settle(wanted, torch.device("cpu"))
     theirs = yaml.safe_load(as_yaml(wanted))
-    ours = yaml.safe_load((run / "args.yaml").read_text())
+    usual = yaml.safe_load(as_yaml(parse([])))  # of options that the run did not know of
+    ours = usual | yaml.safe_load((run / "args.yaml").read_text())
     differ = [
         f"{key} is {ours[key]}, in the recipe {value}"
         for key, value in theirs.items()
-        if key in ours
-        and ours[key] != value
-        and key not in PLACES
-        and not (value is None and key in BY_THE_DATA)
+        if ours[key] != value and key not in PLACES and not (value is None and key in BY_THE_DATA)
     ]
     if differ:
         raise ValueError(

@@ -181,7 +181,8 @@ def run(
         kept = {"save": folder, "cache": cache, **settings}
         arms, likeness = several(models, data, long=pair and pair[1], **kept)
         how = {"seed": seed, "command": line(own, data, one, seed, settings)}
-        for result in records(arms, own, models, data, settings, long=pair, **how):
+        which = {"networks": [*names], **({"long": long} if long else {})}
+        for result in records(arms, own, models, data, settings | which, long=pair, **how):
             append(out, result)
         found.append((arms, likeness))
     return found
