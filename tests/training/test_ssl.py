@@ -1,6 +1,7 @@
 """Self-supervised tasks against lightly's parts in a loop of their own, and what they refuse."""
 
 import logging
+import math
 import sys
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vcr_zoo.training import parse, train, wiring
 from vcr_zoo.training.distributed import start
-from vcr_zoo.training.loop import Meter, Watch, updates
-from vcr_zoo.training.ssl import NeighborEvaluator, SelfSupervisedTask, batch_rank
-from vcr_zoo.training.wiring import wire
+from vcr_zoo.training.dry_run import flops
+from vcr_zoo.training.loop import Meter, Watch, updates, validate
+from vcr_zoo.training.ssl import CAUSES, NeighborEvaluator, SelfSupervisedTask, batch_rank
+from vcr_zoo.training.wiring import finish, wire
 
 from .test_loading import noise_images
 from .test_resume import differing, killed
@@ -44,7 +46,9 @@ def blind(small):
 
 def wired(argv):
     args = parse([str(word) for word in argv])
-    return wire(args, start(args))
+    parts = wire(args, start(args))
+    finish(parts)
+    return parts
 
 
 def reference(method: str, d: int):
@@ -102,7 +106,7 @@ def test_ten_steps_are_those_of_a_loop_of_lightly_parts(method, blind):
         torch.testing.assert_close(mine[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("loader", ["tensor", "timm", "timm, no prefetcher"])
+@pytest.mark.parametrize("loader", ["tensor", "timm", "timm, no prefetcher", "timm, a portion"])
 def test_a_batch_is_two_views_of_each_picture(loader, blind, tmp_path, monkeypatch):
     """Halves show the same pictures in the same order, cropped each in its own way."""
     plain = ("--task", "simclr", "--color-jitter", "0", "--grayscale-prob", "0", "-b", "8")
@@ -125,6 +129,7 @@ def test_a_batch_is_two_views_of_each_picture(loader, blind, tmp_path, monkeypat
         argv = [str(folder), "--model", "test_resnet", "--input-size", "3", "32", "32"]
         argv += ["--workers", "0", "--device", "cpu", *plain]
         argv += ["--no-prefetcher"] if "no" in loader else []
+        argv += ["--train-num-samples", "16"] if "portion" in loader else []
     parts = wired(argv)
 
     for x, _ in parts.train.epoch(1):
@@ -133,6 +138,15 @@ def test_a_batch_is_two_views_of_each_picture(loader, blind, tmp_path, monkeypat
         close = (first.mean(dim=(1, 2, 3))[:, None] - second.mean(dim=(1, 2, 3))).abs()
         assert close.argmin(dim=1).tolist() == list(range(8))
         assert not torch.equal(first, second)
+
+
+def test_neighbors_are_training_pictures_as_validation_sees_them(blind):
+    """Of validation's own pictures each would be its own neighbor."""
+    parts = wired(blind("--task", "simclr", "--train-num-samples", "20"))
+    bank, asked = ([y for _, y in loader.epoch()] for loader in (parts.bank, parts.validation))
+    assert len(torch.cat(bank)) == 20 != len(torch.cat(asked))
+    for one, other in zip(parts.bank.epoch(), parts.bank.epoch(), strict=True):
+        assert torch.equal(one[0], other[0])  # nothing drawn
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -147,6 +161,16 @@ def test_kills_change_no_bit(ranks, blind, tmp_path):
 
     assert report["kills"] == 3
     assert differing(tmp_path / "killed", tmp_path / "whole") == []
+    heads = [heads_saved(tmp_path / name) for name in ("killed", "whole")]
+    assert heads[0].keys() == heads[1].keys() and "1.running_var" in " ".join(heads[0])
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def heads_saved(folder):
+    """The projector's tensors in the latest checkpoint of a run somewhere below a folder."""
+    (path,) = folder.rglob("last.pth.tar")
+    state = torch.load(path, weights_only=False)["task_state"]["projector"]
+    return dict(state)
 
 
 def share(rank, world, method, folder):
@@ -161,9 +185,8 @@ def share(rank, world, method, folder):
     evaluator = task.create_evaluator()
     evaluator.remember(views[0].flatten(1), torch.arange(len(views[0])) + rank)
     evaluator.update(views[1].flatten(1), torch.arange(len(views[1])) + rank)
-    task.get_eval_model()[1].weight.grad.metrics = evaluator.compute(distributed=True)
-    grad = task.get_eval_model()[1].weight.grad
-    torch.save((grad, grad.metrics), f"{folder}/{method}-{rank}")
+    metrics = evaluator.compute(distributed=True)
+    torch.save((task.get_eval_model()[1].weight.grad, metrics), f"{folder}/{method}-{rank}")
     dist.destroy_process_group()
 
 
@@ -185,7 +208,8 @@ def eight_views():
 
 @pytest.mark.parametrize("method", ["simclr", "vicreg", "simsiam"])
 def test_two_processes_compare_with_the_pictures_of_both(method, tmp_path):
-    """Their mean gradient is that of one process with all eight pictures."""
+    """Their mean gradient is that of one process with all eight pictures (Barlow Twins' is not:
+    lightly normalizes each process's own); so is what neighbors vote."""
     task = linear_task(method)
     task(eight_views())["loss"].backward()
     mp.spawn(share, args=(2, method, str(tmp_path)), nprocs=2)
@@ -193,6 +217,11 @@ def test_two_processes_compare_with_the_pictures_of_both(method, tmp_path):
     (first, metrics), (second, same) = (torch.load(tmp_path / f"{method}-{r}") for r in (0, 1))
     torch.testing.assert_close(first, task.get_eval_model()[1].weight.grad, rtol=1e-5, atol=1e-7)
     assert torch.equal(first, second) and metrics == same
+    views, labels = eight_views().view(2, 8, -1), torch.tensor([0, 1, 2, 3, 1, 2, 3, 4])
+    alone = task.create_evaluator()
+    alone.remember(views[0], labels)
+    alone.update(views[1], labels)
+    assert metrics == pytest.approx(alone.compute())
 
 
 def test_neighbors_vote_as_those_of_transfer_do():
@@ -227,11 +256,19 @@ def test_collapse_is_named_with_its_layer(method):
         linear.weight[1:] = linear.weight[:1]
     task(eight_views())
     assert "pooled features collapse: effective rank 1.00" in task.collapsed()[0]
+    assert CAUSES[method] in task.collapsed()[0]
+    with torch.no_grad():
+        linear.weight.copy_(1e-5 * torch.randn(6, 48))
+    task(eight_views())
+    assert "effective rank 1.00" not in task.collapsed()[0]  # many directions, all of them short
     with torch.no_grad():
         linear.weight.zero_()
     task(eight_views())
     assert "standard deviation 0" in task.collapsed()[0]
     assert batch_rank(torch.ones(4, 3)) == 1.0
+    assert math.isnan(batch_rank(torch.full((4, 3), float("nan"))))
+    task(eight_views()[:4])
+    assert task.collapsed() == []  # of so few pictures nothing can be said
 
 
 def test_a_run_warns_of_collapse_and_leaves_a_plain_backbone(blind, tmp_path, caplog):
@@ -268,6 +305,13 @@ REFUSED = {
     "a loss": (["--loss", "bce"], "--loss does not go with"),
     "an unknown setting": (["--ssl-kwargs", "temprature=1"], "simclr's loss does not take this"),
     "maps": (["--gp", ""], "has no pooled features, but gives"),
+    "another process's pictures": (["--ssl-kwargs", "gather_distributed=False"], "It takes temp"),
+    "a memory": (["--ssl-kwargs", "memory_bank_size=16"], "does not take memory_bank_size"),
+    "a word": (["--ssl-kwargs", "temperature=warm"], "temperature must be a positive number"),
+    "a width": (["--ssl-width", "0"], "--ssl-width must be positive"),
+    "smoothing": (["--smoothing", "0.2"], "--smoothing does not go with"),
+    "a head": (["--head-init-scale", "0.5"], "--head-init-scale does not go with"),
+    "sizes": (["--train-img-sizes", "32", "48"], "--train-img-sizes does not go with"),
     "top-5": (["--eval-metric", "top5"], "Choose from loss, top1"),
 }
 
@@ -295,3 +339,45 @@ def test_without_lightly_the_error_names_the_extra(blind, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightly.models.modules.heads", None)
     with pytest.raises(ImportError, match=r"pip install 'vcr_zoo\[ssl\]'"):
         wired(blind("--task", "barlow"))
+
+
+def test_pictures_without_labels_are_learned_from(tmp_path):
+    """Nothing votes; rank and deviation are logged, and the least loss is the best."""
+    for part, count in (("train", 24), ("validation", 12)):
+        (tmp_path / part).mkdir()
+        for i in range(count):
+            pixels = np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / f"{i}.png")
+    argv = [str(tmp_path), "--model", "test_resnet", "--input-size", "3", "32", "32", "-b", "8"]
+    argv += ["--task", "simclr", "--epochs", "2", "--workers", "0", "--device", "cpu"]
+    run = train(parse([*argv, "--output", str(tmp_path / "runs")]), progress=False)
+
+    assert "eval_top1" not in run.history[0]
+    assert {"eval_effective_rank", "eval_deviation"} <= set(run.history[0])
+
+
+def test_what_is_watched_are_validation_pictures(blind):
+    """Not those whose neighbors vote, which pass before."""
+    parts, seen = wired(blind("--task", "simclr")), []
+
+    class Watching:
+        def __enter__(self):
+            self.hook = parts.eval_model.register_forward_hook(lambda *_: seen.append(_[2]))
+            return {"rank": 1.0}
+
+        def __exit__(self, *_):
+            self.hook.remove()
+
+    metrics = validate(parts, parts.eval_model, Watching())
+    assert sum(map(len, seen)) == sum(len(y) for _, y in parts.validation.epoch())
+    assert metrics["rank"] == 1.0 and "top1" in metrics
+
+
+def test_a_dry_run_counts_both_views_and_the_projector(blind, capsys):
+    found = []
+    for more in (["--task", "vicreg", "--ssl-width", "32", "--ssl-hidden", "32"], []):
+        argv = blind(*more) if more else [*blind(), "--num-classes", "3"]
+        found.append(flops(wired(argv))[0])
+    joined = flops(wired(blind("--task", "vicreg", "--ssl-width", "64", "--ssl-hidden", "32")))[0]
+
+    assert found[0] > 2 * found[1] and joined - found[0] == 3 * 2 * 2 * 32 * 32

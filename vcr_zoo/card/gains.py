@@ -70,6 +70,11 @@ class Paired:
         control, vcr = (self.runs(name) for name in (self.control, self.vcr))
         return gains([*means(control, others), *control], [*means(vcr, others), *vcr])
 
+    def seeds(self) -> set[int]:
+        """That both networks were trained with."""
+        control, vcr = ({r.seed for r in self.runs(name)} for name in (self.control, self.vcr))
+        return control & vcr
+
     def headline(self, protocol: str, metric: str, on_source: bool) -> Gain | None:
         """The gain on the source, or the mean one on the other data sets."""
         data = self.source if on_source else OTHERS.format(len(targets(self.source)))

@@ -9,6 +9,7 @@ from vcr_zoo.placement import split
 from vcr_zoo.results import Result
 from vcr_zoo.training import parse
 
+from .claims import SEEDS
 from .evidence import Evidence
 from .gains import Gain, Paired, comparison, declared
 from .metadata import metadata
@@ -304,7 +305,7 @@ def table_without_labels(results: Sequence[Result]) -> str:
         recipe = parse(["--recipe", vcr])
         if recipe.task in LEARNED:
             pair = Paired(control, vcr, recipe.dataset, tuple(results))
-            body += lines(pair, WITHOUT_LABELS)
+            body += lines(pair, WITHOUT_LABELS) if len(pair.seeds()) >= SEEDS else []
     return rows(["recipe, and its control", *WITHOUT_LABELS], body)
 
 

@@ -7,16 +7,16 @@ from timm.utils import unwrap_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from .loop import Meter, Watch, updates
-from .options import as_yaml
+from .options import SELF_SUPERVISED, as_yaml
 from .wiring import Parts
 
 
 def dry_run(parts: Parts, folder: Path) -> None:
     """Print the configuration, train one optimizer step, and say what it took."""
     args, model = parts.args, unwrap_model(parts.task.get_eval_model())
-    weights = list(model.parameters())
     print(as_yaml(args))
-    print(f"model       {args.model}, {sum(w.numel() for w in weights):,} parameters")
+    print(f"model       {args.model}, {sum(w.numel() for w in model.parameters()):,} parameters")
+    weights = list(unwrap_model(parts.task.get_trainable_module()).parameters())
     print(f"input       {'x'.join(map(str, parts.data_config['input_size']))}, {parts.data_config}")
     print(f"placements  {len(parts.placements)} regularized tensors")
     for place in parts.placements:
@@ -67,12 +67,16 @@ def dry_run(parts: Parts, folder: Path) -> None:
 
 
 def flops(parts: Parts) -> tuple[float, float]:
-    """FLOPs of training on one picture: the network's, and what VCR adds to them.
+    """FLOPs of training on one picture, on both of its views: the network's (with its projector),
+    and what VCR adds to them.
 
     The network's forward pass is counted by torch, its backward taken as twice that. VCR is two
     products of the sampled rows with (d, d) matrices: HᵀH in forward, HM in backward.
     """
     args, model = parts.args, unwrap_model(parts.task.get_eval_model())
+    views = 2 if args.task in SELF_SUPERVISED else 1
+    if views > 1:
+        model = unwrap_model(parts.task.get_trainable_module())
     if parts.args.naflex_loader:
         return float("nan"), 0.0
     was_training = model.training
@@ -84,7 +88,7 @@ def flops(parts: Parts) -> tuple[float, float]:
     model.train(was_training)
     extra = 0.0
     for place, (every, _) in zip(parts.placements, parts.task.penalties.turns, strict=True):
-        rows = place.rows_per_image * args.batch_size
+        rows = place.rows_per_image * args.batch_size * views
         rows = min(rows, args.vcr_rows) if args.vcr_rows else rows
         extra += 4 * rows * place.width**2 / args.batch_size / every
-    return 3 * counter.get_total_flops() / batch, extra
+    return 3 * views * counter.get_total_flops() / batch, extra

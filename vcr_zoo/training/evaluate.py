@@ -120,7 +120,10 @@ def predict(
 
     Raises:
         OSError: naming a file that cannot be read as a picture.
+        ValueError: for a network without a classifier.
     """
+    if not model.num_classes:
+        raise ValueError("this network has no classifier: it gives features, of no classes")
     config = resolve_data_config({}, model=model)
     transform = create_transform(**config)
     mode = "L" if config["input_size"][0] == 1 else "RGB"

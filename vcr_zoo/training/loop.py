@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -124,7 +124,7 @@ def updates(parts: Parts, epoch: int, start: int, meter: Meter, watch: Watch) ->
         is_update = step + 1 == group.stop
         randomness.seed_everything(args.seed, epoch, randomness.MODEL, step, args.rank)
         task.penalties.step = epoch * steps + step
-        task.progress = task.penalties.step / (parts.epochs * steps)
+        task.progress = task.penalties.step / (max(parts.epochs, 1) * steps)
         with nullcontext() if is_update else task.no_sync():
             with parts.autocast():
                 result = task(x, y)
@@ -196,20 +196,29 @@ def after_update(parts: Parts, count: int) -> None:
 
 
 @torch.inference_mode()
-def validate(parts: Parts, model: nn.Module) -> dict[str, float]:
-    """The task's metrics over the validation split, accuracies in percent as timm logs them."""
+def validate(
+    parts: Parts, model: nn.Module, watch: AbstractContextManager | None = None
+) -> dict[str, float]:
+    """The task's metrics over the validation split, accuracies in percent as timm logs them.
+
+    Args:
+        watch: gives what else is measured while the validation pictures pass.
+    """
     args = parts.args
     limits = {"max_samples": parts.validation.limit}
     if parts.bank is not None:
         limits["bank_samples"] = parts.bank.limit
     evaluator = parts.task.create_evaluator(**limits)
-    passes = [(parts.validation, evaluator.update)]
-    if parts.bank is not None:
-        passes.insert(0, (parts.bank, evaluator.remember))
     model.eval()
-    for loader, take in passes:
+
+    def shown(loader, take) -> None:
         for x, y in loader.epoch():
             with parts.autocast():
                 output = model(x)
             take(output[0] if isinstance(output, tuple | list) else output, y)
-    return dict(evaluator.compute(distributed=args.distributed))
+
+    if parts.bank is not None:
+        shown(parts.bank, evaluator.remember)
+    with watch or nullcontext({}) as seen:
+        shown(parts.validation, evaluator.update)
+    return dict(evaluator.compute(distributed=args.distributed)) | seen

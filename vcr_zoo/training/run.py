@@ -232,9 +232,7 @@ def _validated(parts: Parts) -> dict:
         distribute_bn(ema, args.world_size, args.dist_bn == "reduce")
     model = parts.eval_model if parts.eval_model_ema is None else parts.eval_model_ema
     watch = parts.during if args.rank == 0 else None
-    with watch(unwrap_model(model)) if watch else nullcontext({}) as seen:
-        metrics = validate(parts, model)
-    return metrics | seen
+    return validate(parts, model, watch and watch(unwrap_model(model)))
 
 
 def _row(parts: Parts, epoch: int, trained: dict, validated: dict) -> dict:

@@ -48,7 +48,7 @@ LEAST = {  # of options that are numbers, where one is given
     **dict.fromkeys("lr lr_base min_lr warmup_lr weight_decay mixup cutmix".split(), 0),
     **dict.fromkeys("epochs stop_epoch val_interval log_interval checkpoint_hist".split(), 1),
     **dict.fromkeys("batch_size validation_batch_size recount vcr_every".split(), 1),
-    **dict.fromkeys("train_num_samples val_num_samples".split(), 1),
+    **dict.fromkeys("train_num_samples val_num_samples ssl_hidden ssl_width".split(), 1),
 }
 SHARES = (
     "hflip vflip reprob mixup_prob mixup_switch_prob color_jitter_prob grayscale_prob "
@@ -184,6 +184,13 @@ def _self_supervised(args: argparse.Namespace) -> None:
         "--loss": args.loss or args.bce_loss or args.jsd_loss,
         "--num-classes": args.num_classes,
         "--class-weight": args.class_weight,
+        "--class-stats": args.class_stats,
+        "--pos-weight": args.pos_weight,
+        "--smoothing": "smoothing" in args.given,
+        "--head-init-scale": args.head_init_scale is not None,
+        "--head-init-bias": args.head_init_bias is not None,
+        "--train-img-sizes": args.train_img_sizes,
+        "--train-batches-per-epoch": args.train_batches_per_epoch,
     }
     if refused := next((name for name, asked in useless.items() if asked), None):
         raise ValueError(

@@ -1,6 +1,7 @@
 """The pictures of a run: named data sets of ours, or anything that timm opens, checked first."""
 
 import argparse
+import copy
 import logging
 import warnings
 from importlib.util import find_spec
@@ -13,6 +14,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from vcr_zoo.data import DATASETS, is_named, load
 from vcr_zoo.results import closest
+
+from .options import SELF_SUPERVISED
 
 PREFIXES = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")
 PACKAGES = {  # of timm's readers: module, and what to install for it
@@ -160,6 +163,9 @@ class Portion(Dataset):
     def __init__(self, images: Dataset, indices: list[int]):
         self.images, self.indices = images, indices
 
+    def __copy__(self) -> "Portion":  # with a transform of its own
+        return Portion(copy.copy(self.images), self.indices)
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -248,7 +254,7 @@ def check(args: argparse.Namespace, train: Dataset, validation: Dataset | None) 
     if not args.class_map:  # which may leave out folders on purpose
         for images in (train, validation):
             _warn_of_empty_folders(images)
-    if names and len(names) < 2:
+    if names and len(names) < 2 and args.task not in SELF_SUPERVISED:
         raise ValueError(f"only one class, '{names[0]}': a classifier needs two folders or more")
     if validation is not None and names and (other := class_names(validation)) != names:
         missing, extra = sorted(set(names) - set(other)), sorted(set(other) - set(names))

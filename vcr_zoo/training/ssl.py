@@ -7,6 +7,7 @@ with the pictures of all.
 """
 
 import importlib
+import math
 
 import torch
 import torch.distributed as dist
@@ -17,17 +18,25 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vcr_zoo.geometry import effective_rank, neighbor_votes
+from vcr_zoo.results import closest
 
 from .options import SELF_SUPERVISED as METHODS
 
 LEAST_RANK, LEAST_STD = 2.0, 1e-3  # what a layer has at least unless it collapsed
 WIDEST = 8192  # layers of projectors in the papers, four times as wide as ResNet-50's features
 CAUSES = {
-    "simclr": "lower --lr, raise --batch-size or the loss's temperature",
-    "vicreg": "lower --lr; mu and lambda of --ssl-kwargs must both hold",
+    "simclr": "lower --lr or the loss's temperature, or raise --batch-size",
+    "vicreg": "lower --lr, or raise mu_param of --ssl-kwargs, which keeps embeddings varied",
     "barlow": "lower --lr, or raise --batch-size",
     "simsiam": "lower --lr, or raise --weight-decay: its predictor has to learn faster",
 }
+SETTINGS = {  # arguments of lightly's losses that --ssl-kwargs may set
+    "simclr": ("temperature",),
+    "vicreg": ("lambda_param", "mu_param", "nu_param"),
+    "barlow": ("lambda_param",),
+    "simsiam": (),
+}
+FEW = 8  # views whose rank says nothing
 
 
 class Joined(nn.Module):
@@ -108,7 +117,7 @@ class SelfSupervisedTask(TrainingTask):
             ValueError: at the first batch, for two views that are the same.
         """
         if self.training and not self._checked:
-            check_views(input)
+            check_views(input, None if target is None else len(target))
             self._checked = True
         h, z, p = self.trainable_module(input)
         if self.training:
@@ -126,6 +135,8 @@ class SelfSupervisedTask(TrainingTask):
         """What the latest batch says against its features, naming the layer; mostly nothing."""
         found = []
         for layer, x in self._last.items():
+            if len(x) < FEW:
+                continue
             x = x.float()
             std, rank = x.std(dim=0).mean().item(), batch_rank(x)
             if std < LEAST_STD or rank < LEAST_RANK:
@@ -224,12 +235,18 @@ def build_loss(method: str, settings: dict, gather: bool) -> nn.Module:
         "barlow": losses.BarlowTwinsLoss,
         "simsiam": losses.NegativeCosineSimilarity,
     }[method]
+    if unknown := sorted(set(settings) - set(SETTINGS[method])):
+        near = closest(unknown[0], SETTINGS[method])
+        takes = ", ".join(SETTINGS[method]) or "nothing"
+        raise ValueError(
+            f"--ssl-kwargs: {method}'s loss does not take {unknown[0]}.{near} It takes {takes}"
+        )
+    for name, value in settings.items():
+        if not isinstance(value, int | float) or not value > 0:
+            raise ValueError(f"--ssl-kwargs: {name} must be a positive number, not {value!r}")
     if method != "simsiam":
         settings = {"gather_distributed": gather, **settings}
-    try:
-        return kind(**settings)
-    except TypeError as error:
-        raise ValueError(f"--ssl-kwargs: {method}'s loss does not take this: {error}") from None
+    return kind(**settings)
 
 
 def lightly(part: str):
@@ -246,12 +263,17 @@ def lightly(part: str):
         ) from error
 
 
-def check_views(x: Tensor) -> None:
+def check_views(x: Tensor, pictures: int | None = None) -> None:
     """Refuse a batch whose two views do not differ, or that leaves nothing to compare.
+
+    Args:
+        pictures: of which there should be two views each.
 
     Raises:
         ValueError: for either.
     """
+    if pictures is not None and len(x) != 2 * pictures:
+        raise ValueError(f"{len(x)} views of {pictures} pictures: the loader must give two of each")
     if len(x) < 4 or len(x) % 2:
         raise ValueError(f"{len(x)} pictures are not two views of at least two: raise --batch-size")
     first, second = x.chunk(2)
@@ -264,7 +286,10 @@ def check_views(x: Tensor) -> None:
 
 @torch.no_grad()
 def batch_rank(x: Tensor) -> float:
-    """Effective rank of a batch's covariance, 1 for constant features: (n, d) -> [1, d]."""
+    """Effective rank of a batch's covariance, 1 for constant features, NaN for those that are not
+    finite: (n, d) -> [1, d]."""
+    if not x.isfinite().all():
+        return math.nan
     values = torch.linalg.svdvals(x - x.mean(dim=0)).square()
     return effective_rank(values) if values.sum() > 0 else 1.0
 
@@ -286,12 +311,16 @@ class NeighborEvaluator:
         self.rows["query"].append((output.float().cpu(), target.cpu()))
 
     def compute(self, distributed: bool = False) -> dict[str, float]:
-        """top1, effective_rank and deviation, of the pictures of all processes."""
+        """effective_rank, deviation and, of several classes, top1, of the pictures of all
+        processes."""
         bank, labels = self._gathered("bank", distributed)
         x, y = self._gathered("query", distributed)
-        votes = neighbor_votes(bank, labels, int(max(labels.max(), y.max())) + 1, x)
-        return {
-            "top1": 100 * (votes.argmax(dim=1) == y).double().mean().item(),
+        classes = int(max(labels.max(), y.max())) + 1
+        found = {}
+        if classes > 1:
+            votes = neighbor_votes(bank, labels, classes, x)
+            found["top1"] = 100 * (votes.argmax(dim=1) == y).double().mean().item()
+        return found | {
             "effective_rank": batch_rank(x.double()),
             "deviation": x.std(dim=0).mean().item(),
         }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from timm.data import resolve_input_data_config
+from timm.layers import convert_sync_batchnorm
 from timm.loss import create_classification_loss
 from timm.loss.class_weights import load_class_stats, resolve_class_weights
 from timm.models import NaFlexVit
@@ -145,7 +146,7 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
         bank=evaluation_loader(args, seen, *settings) if blind and validation else None,
         data_config=data_config,
         classes=classes,
-        metric=_metric(args, validation),
+        metric=_metric(args, validation, classes),
         placements=list(task.penalties.placements),
     )
 
@@ -201,7 +202,7 @@ def create_task(args, model: nn.Module, data_config: dict, device, dtype) -> Tra
     if args.task in SELF_SUPERVISED:
         del common["criterion"]
         seed_everything(args.seed, 0)  # as on rank 0
-        return regularized(SelfSupervisedTask)(
+        task = regularized(SelfSupervisedTask)(
             model,
             args.task,
             hidden=args.ssl_hidden,
@@ -211,6 +212,9 @@ def create_task(args, model: nn.Module, data_config: dict, device, dtype) -> Tra
             input_size=tuple(data_config["input_size"]),
             **common,
         )
+        if args.distributed and args.sync_bn:
+            task.trainable_module = convert_sync_batchnorm(task.trainable_module)
+        return task
     if args.kd_model_name:
         return _distillation(args, model, common)
     if args.task == "multilabel":
@@ -328,12 +332,14 @@ def _needs_scaler(args: argparse.Namespace) -> bool:
     return args.amp and args.amp_dtype == "float16"
 
 
-def _metric(args: argparse.Namespace, validation) -> str:
+def _metric(args: argparse.Namespace, validation, classes: list[str]) -> str:
     names = ("loss", "map", "micro_f1", "macro_f1", "sample_f1")
     if args.task != "multilabel":
         names = ("loss", "top1", "top5")
     if args.task in SELF_SUPERVISED:
         names = ("loss", "top1")
+        if len(classes) == 1:  # neighbors have nothing to vote on
+            return "loss"
     one_of(args, "eval_metric", names)
     if args.eval_metric == "top5" and args.num_classes <= 5:
         raise ValueError(
