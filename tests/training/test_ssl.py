@@ -303,7 +303,7 @@ REFUSED = {
     "mixing": (["--mixup", "0.2"], "--mixup and --cutmix does not go with"),
     "labels": (["--num-classes", "3"], "--num-classes does not go with"),
     "a loss": (["--loss", "bce"], "--loss does not go with"),
-    "an unknown setting": (["--ssl-kwargs", "temprature=1"], "simclr's loss does not take this"),
+    "an unknown setting": (["--ssl-kwargs", "temprature=1"], "Closest: temperature"),
     "maps": (["--gp", ""], "has no pooled features, but gives"),
     "another process's pictures": (["--ssl-kwargs", "gather_distributed=False"], "It takes temp"),
     "a memory": (["--ssl-kwargs", "memory_bank_size=16"], "does not take memory_bank_size"),

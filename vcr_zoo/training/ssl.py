@@ -117,7 +117,7 @@ class SelfSupervisedTask(TrainingTask):
             ValueError: at the first batch, for two views that are the same.
         """
         if self.training and not self._checked:
-            check_views(input, None if target is None else len(target))
+            check_views(input)
             self._checked = True
         h, z, p = self.trainable_module(input)
         if self.training:
@@ -263,17 +263,12 @@ def lightly(part: str):
         ) from error
 
 
-def check_views(x: Tensor, pictures: int | None = None) -> None:
+def check_views(x: Tensor) -> None:
     """Refuse a batch whose two views do not differ, or that leaves nothing to compare.
-
-    Args:
-        pictures: of which there should be two views each.
 
     Raises:
         ValueError: for either.
     """
-    if pictures is not None and len(x) != 2 * pictures:
-        raise ValueError(f"{len(x)} views of {pictures} pictures: the loader must give two of each")
     if len(x) < 4 or len(x) % 2:
         raise ValueError(f"{len(x)} pictures are not two views of at least two: raise --batch-size")
     first, second = x.chunk(2)
