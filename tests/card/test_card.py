@@ -156,11 +156,9 @@ def test_the_hub_reads_the_metadata(found):
 
     assert (data.license, data.library_name) == ("mit", "timm")
     assert data.model_name == VCR
-    stated = {r.value for r in found.published(VCR).values() if r.metric == "top1"}
-    values = {result.metric_value for result in data.eval_results}
-    assert values >= {
-        round(v, 6) for v in stated - {found.published(VCR)["train", "fmnist", "top1"].value}
-    }
+    stated = [r for r in found.published(VCR).values() if r.metric == "top1"]
+    wanted = {round(r.value, 6) for r in stated if r.protocol not in ("train", "noise")}
+    assert len(wanted) > 3 and {result.metric_value for result in data.eval_results} >= wanted
 
 
 def test_eval_results_are_in_the_hubs_current_format(found):

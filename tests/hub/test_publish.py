@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -194,8 +195,13 @@ def test_a_pull_request_leaves_the_manifest_alone(hub, manifest):
 
 
 def test_the_workflow_publishes_every_set_of_weights():
-    workflow = yaml.safe_load((CARDS.parent / "docs" / "publish.yml").read_text())
-    assert workflow["jobs"]["publish"]["strategy"]["matrix"]["name"] == list(zoo.manifest())
+    jobs = yaml.safe_load((CARDS.parent / "docs" / "publish.yml").read_text())["jobs"]
+    matrix = jobs["publish"]["strategy"]["matrix"]["name"]
+    assert matrix == "${{ fromJSON(needs.names.outputs.names) }}"
+    (step,) = (step for step in jobs["names"]["steps"] if step.get("id") == "names")
+    command = shlex.split(step["run"].partition(">>")[0])
+    told = subprocess.run([sys.executable, *command[1:]], capture_output=True, cwd=CARDS.parent)
+    assert json.loads(told.stdout.decode().removeprefix("names=")) == list(zoo.manifest())
 
 
 @pytest.mark.parametrize("org", ["", "..", "a/b", "-x", "a b", "org--x", "https://x"])
