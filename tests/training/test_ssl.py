@@ -356,6 +356,66 @@ def test_pictures_without_labels_are_learned_from(tmp_path):
     assert {"eval_effective_rank", "eval_deviation"} <= set(run.history[0])
 
 
+def test_a_picture_has_no_vote_for_itself(tmp_path, caplog):
+    """Where validation shows the training pictures, for want of a folder, nothing votes."""
+    for i in range(24):
+        (tmp_path / "train" / f"c{i % 3}").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "train" / f"c{i % 3}" / f"{i}.png")
+    argv = [str(tmp_path / "train"), "--model", "test_resnet", "--input-size", "3", "32", "32"]
+    argv += ["--task", "simclr", "-b", "8", "--workers", "0", "--device", "cpu"]
+    parts = wired(argv)
+
+    assert parts.bank is None and parts.metric == "loss"
+    assert "validating on the training pictures" in caplog.text
+    assert set(validate(parts, parts.eval_model)) == {"effective_rank", "deviation"}
+    with pytest.raises(ValueError, match="Choose from loss"):
+        wired([*argv, "--eval-metric", "top1"])
+
+
+def test_collapsed_validation_features_are_warned_of(blind):
+    """Also where the latest training batch looks healthy."""
+    task = linear_task("simclr")
+    task(eight_views())
+    good, flat = ({"effective_rank": r, "deviation": d} for r, d in ((5.0, 0.3), (1.1, 0.3)))
+    assert task.collapsed(good) == []
+    (warning,) = task.collapsed(flat)
+    assert "validation pictures collapse: effective rank 1.10" in warning
+    assert "differ in hardly any direction" in warning
+    (warning,) = task.collapsed({"effective_rank": 5.0, "deviation": 1e-5})
+    assert "pictures differ little" in warning
+
+
+def test_another_task_does_not_go_on(blind):
+    """The projectors of two tasks may fit each other."""
+    argv = blind("--task", "vicreg", "--epochs", "1", experiment="first")
+    train(parse(argv), progress=False)
+    other = blind("--task", "barlow", "--epochs", "2", "--resume", "auto", experiment="first")
+    with pytest.raises(ValueError, match="is of --task vicreg, now barlow"):
+        train(parse(other), progress=False)
+
+
+def test_the_best_epoch_without_votes_is_that_of_least_loss_without_vcr(tmp_path):
+    (tmp_path / "train").mkdir()
+    for i in range(24):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "train" / f"{i}.png")
+    argv = [str(tmp_path), "--model", "test_resnet", "--input-size", "3", "32", "32", "-b", "8"]
+    argv += ["--task", "simclr", "--epochs", "2", "--workers", "0", "--device", "cpu"]
+    argv += ["--val-split", "", "--vcr-alpha", "1", "--output", str(tmp_path / "runs")]
+    run = train(parse(argv), progress=False)
+    losses = [row["train_base_loss"] for row in run.history]
+
+    assert run.metrics["best_loss"] == min(losses) and len(losses) == 2
+
+
+@pytest.mark.parametrize("name", ["efficientvit_m0", "shvit_s1"])
+def test_backbones_whose_head_is_a_class_of_its_own_learn_too(name):
+    """timm cannot tell their classifier once it is gone."""
+    args = parse(["--model", name, "--num-classes", "0"])
+    assert wiring.create_model(args, 3).num_classes == 0
+
+
 def test_what_is_watched_are_validation_pictures(blind):
     """Not those whose neighbors vote, which pass before."""
     parts, seen = wired(blind("--task", "simclr")), []

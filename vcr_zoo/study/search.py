@@ -16,6 +16,7 @@ from vcr_zoo.features import features, load_model, weights_sha256
 from vcr_zoo.results import Result, append, read, versions
 from vcr_zoo.suite import targets
 from vcr_zoo.training import parse
+from vcr_zoo.training.options import SELF_SUPERVISED
 from vcr_zoo.transfer.probe import choose
 
 from .runs import Task, carried_out, each
@@ -69,7 +70,10 @@ def search(
     wanted, seeds = chosen(space, budget, trials), each(seeds, jobs, options)
     recipes = list(dict.fromkeys(recipes))
     for recipe in recipes:
-        dataset = parse(["--recipe", recipe, *options]).dataset  # refused before any training
+        args = parse(["--recipe", recipe, *options])  # refused before any training
+        dataset = args.dataset
+        if args.task in SELF_SUPERVISED and "smoothing" in SPACES[space]:
+            raise ValueError(f"{recipe} learns without labels, which space {space!r} smooths")
         for data in (dataset, *targets(dataset)):
             row_of(data)
     tasks = [

@@ -32,6 +32,8 @@ COURSE = (  # what decides which pictures a batch of an epoch holds, and which b
     "naflex_loader naflex_train_seq_lens"
 ).split()
 
+LEARNING = "ssl_kwargs scale color_jitter color_jitter_prob grayscale_prob".split()  # of two views
+
 
 def write(path: str | Path, save: Callable[[Path], None]) -> None:
     """Make a file by `save`, so that at any moment `path` is the old file or the new, whole.
@@ -259,6 +261,12 @@ def load_weights(parts: Parts, checkpoint: dict, path) -> None:
     args, arch = parts.args, checkpoint.get("arch")
     if arch and arch.partition(".")[0] != args.model.partition(".")[0]:  # .tag: the same network
         raise ValueError(f"{path} is a checkpoint of {arch}, but --model is {args.model}")
+    task = getattr(checkpoint.get("args"), "task", args.task)
+    if task != args.task and not args.no_resume_opt:
+        raise ValueError(
+            f"{path} is of --task {task}, now {args.task}: go on as before, begin elsewhere by "
+            "--experiment NAME, or take its weights alone by --no-resume-opt"
+        )
     weights = checkpoint["state_dict" if "state_dict" in checkpoint else "model"]
     try:
         parts.task.load_checkpoint_state(clean_state_dict(weights), checkpoint.get("task_state"))
@@ -326,6 +334,7 @@ def _check_course(parts: Parts, checkpoint: dict) -> None:
     args, position = parts.args, checkpoint["vcr_zoo"]
     before, now = vars(checkpoint["args"]), vars(args)
     same = [*COURSE, *(["workers"] if isinstance(parts.train, StreamLoader) else [])]
+    same += LEARNING if args.task in options.SELF_SUPERVISED else []
     pairs = [
         (f"--{name.replace('_', '-')}", before.get(name, now[name]), now[name]) for name in same
     ]

@@ -35,6 +35,12 @@ class Evaluation:
     images_per_second: float
 
 
+NO_CLASSIFIER = (
+    "this network has no classifier: `vcr-zoo transfer` measures its features, `vcr-zoo finetune` "
+    "gives it your classes"
+)
+
+
 def open_pictures(data: str, split: str = "validation", level: str = "fine", channels: int = 3):
     """A split of a named data set, or of a folder of pictures.
 
@@ -59,6 +65,8 @@ def evaluate(
         ValueError: if the pictures have more classes than the model tells apart, or others.
     """
     names, outputs = class_names(images), model.num_classes
+    if not outputs:
+        raise ValueError(NO_CLASSIFIER)
     if len(names) > outputs:
         raise ValueError(f"the data has {len(names)} classes, the model tells {outputs} apart")
     known = [str(name) for name in model.pretrained_cfg.get("label_names") or ()]
@@ -123,7 +131,7 @@ def predict(
         ValueError: for a network without a classifier.
     """
     if not model.num_classes:
-        raise ValueError("this network has no classifier: it gives features, of no classes")
+        raise ValueError(NO_CLASSIFIER)
     config = resolve_data_config({}, model=model)
     transform = create_transform(**config)
     mode = "L" if config["input_size"][0] == 1 else "RGB"

@@ -250,7 +250,8 @@ def training_loader(args, images: Dataset, data_config: dict, device, dtype, pat
     if len(loader) == 0:
         raise ValueError(
             f"{len(images)} pictures do not fill one batch of {args.batch_size} on each of "
-            f"{args.world_size} processes: lower --batch-size, or pass --keep-last"
+            f"{args.world_size} processes: lower --batch-size"
+            f"{'' if args.task in SELF_SUPERVISED else ', or pass --keep-last'}"
         )
     return loader
 

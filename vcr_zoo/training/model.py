@@ -62,13 +62,12 @@ def create_model(args: argparse.Namespace, channels: int) -> nn.Module:
         raise ValueError(_misfit(args, file, error)) from error
     if args.pretrained_path and loads:
         _check_coverage(args, model, *loads[-1])
-    head = model.get_classifier()
     with torch.no_grad():
         if args.head_init_scale is not None:
-            head.weight.mul_(args.head_init_scale)
-            head.bias.mul_(args.head_init_scale)
+            model.get_classifier().weight.mul_(args.head_init_scale)
+            model.get_classifier().bias.mul_(args.head_init_scale)
         if args.head_init_bias is not None:
-            head.bias.fill_(args.head_init_bias)
+            model.get_classifier().bias.fill_(args.head_init_bias)
     return model
 
 

@@ -210,16 +210,18 @@ def _measure(parts: Parts, epoch: int, end: int, meter: Meter) -> tuple[dict | N
     """An epoch's row of the summary and its metric; nothing if it is one that is not validated."""
     args = parts.args
     trained = meter.means(args.distributed)
-    if hasattr(parts.task, "collapsed") and args.rank == 0:
-        for layer in parts.task.collapsed():
-            log.warning("epoch %d: %s", epoch, layer)
     if args.distributed and args.dist_bn:
         model = parts.task.get_trainable_module()
         distribute_bn(model, args.world_size, args.dist_bn == "reduce")
-    if (epoch + 1) % args.val_interval and epoch + 1 != end:
+    due = not (epoch + 1) % args.val_interval or epoch + 1 == end
+    validated = _validated(parts) if due else {}
+    if hasattr(parts.task, "collapsed") and args.rank == 0:
+        for layer in parts.task.collapsed(validated):
+            log.warning("epoch %d: %s", epoch, layer)
+    if not due:
         return None, None
-    validated = _validated(parts)
-    return _row(parts, epoch, trained, validated), {**trained, **validated}[parts.metric]
+    plain = {"loss": trained["base_loss"]} if "base_loss" in trained else {}  # without VCR
+    return _row(parts, epoch, trained, validated), {**trained, **plain, **validated}[parts.metric]
 
 
 def _validated(parts: Parts) -> dict:

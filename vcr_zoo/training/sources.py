@@ -256,7 +256,9 @@ def check(args: argparse.Namespace, train: Dataset, validation: Dataset | None) 
             _warn_of_empty_folders(images)
     if names and len(names) < 2 and args.task not in SELF_SUPERVISED:
         raise ValueError(f"only one class, '{names[0]}': a classifier needs two folders or more")
-    if validation is not None and names and (other := class_names(validation)) != names:
+    other = names if validation is None else class_names(validation)
+    unlabelled = args.task in SELF_SUPERVISED and 1 in (len(names), len(other))
+    if names and other != names and not unlabelled:
         missing, extra = sorted(set(names) - set(other)), sorted(set(other) - set(names))
         raise ValueError(
             "the classes of training and validation differ: "

@@ -8,6 +8,7 @@ with the pictures of all.
 
 import importlib
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
@@ -131,20 +132,28 @@ class SelfSupervisedTask(TrainingTask):
             loss = self.criterion(first, second)
         return {"loss": loss, "output": h}
 
-    def collapsed(self) -> list[str]:
-        """What the latest batch says against its features, naming the layer; mostly nothing."""
-        found = []
-        for layer, x in self._last.items():
-            if len(x) < FEW:
-                continue
-            x = x.float()
-            std, rank = x.std(dim=0).mean().item(), batch_rank(x)
-            if std < LEAST_STD or rank < LEAST_RANK:
-                found.append(
-                    f"the {layer} collapse: effective rank {rank:.2f}, mean standard deviation "
-                    f"{std:.2g}, so pictures look alike to the network; {CAUSES[self.method]}"
-                )
-        return found
+    def collapsed(self, validated: Mapping[str, float] | None = None) -> list[str]:
+        """What the latest batch, and validation, say against features, naming the layer; mostly
+        nothing.
+
+        Args:
+            validated: metrics of `NeighborEvaluator`.
+        """
+        found = {
+            layer: (batch_rank(x.float()), x.float().std(dim=0).mean().item())
+            for layer, x in self._last.items()
+            if len(x) >= FEW
+        }
+        if validated:
+            seen = (validated["effective_rank"], validated["deviation"])
+            found["pooled features of validation pictures"] = seen
+        return [
+            f"the {layer} collapse: effective rank {rank:.2f}, mean standard deviation {std:.2g}, "
+            f"so to the network pictures differ "
+            f"{'little' if std < LEAST_STD else 'in hardly any direction'}; {CAUSES[self.method]}"
+            for layer, (rank, std) in found.items()
+            if rank < LEAST_RANK or std < LEAST_STD
+        ]
 
     def create_evaluator(self, **kwargs) -> "NeighborEvaluator":
         return NeighborEvaluator(**kwargs)
@@ -242,7 +251,7 @@ def build_loss(method: str, settings: dict, gather: bool) -> nn.Module:
             f"--ssl-kwargs: {method}'s loss does not take {unknown[0]}.{near} It takes {takes}"
         )
     for name, value in settings.items():
-        if not isinstance(value, int | float) or not value > 0:
+        if type(value) not in (int, float) or not 0 < value < math.inf:
             raise ValueError(f"--ssl-kwargs: {name} must be a positive number, not {value!r}")
     if method != "simsiam":
         settings = {"gather_distributed": gather, **settings}
@@ -306,14 +315,13 @@ class NeighborEvaluator:
         self.rows["query"].append((output.float().cpu(), target.cpu()))
 
     def compute(self, distributed: bool = False) -> dict[str, float]:
-        """effective_rank, deviation and, of several classes, top1, of the pictures of all
-        processes."""
-        bank, labels = self._gathered("bank", distributed)
+        """effective_rank, deviation and, where training pictures were remembered, top1, of the
+        pictures of all processes."""
         x, y = self._gathered("query", distributed)
-        classes = int(max(labels.max(), y.max())) + 1
         found = {}
-        if classes > 1:
-            votes = neighbor_votes(bank, labels, classes, x)
+        if self.rows["bank"]:
+            bank, labels = self._gathered("bank", distributed)
+            votes = neighbor_votes(bank, labels, int(max(labels.max(), y.max())) + 1, x)
             found["top1"] = 100 * (votes.argmax(dim=1) == y).double().mean().item()
         return found | {
             "effective_rank": batch_rank(x.double()),

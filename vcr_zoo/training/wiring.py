@@ -98,9 +98,11 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
     if args.val_split:
         validation = open_split(args, args.val_split, channels, training=False)
     check(args, train, validation)
-    _check_parts(args, train, validation)
     classes = class_names(train)
     blind = args.task in SELF_SUPERVISED
+    apart = _check_parts(args, train, validation)
+    # whether neighbors vote: of several classes, the same ones, and never a picture for itself
+    votes = apart and len(classes) != 1 and classes == class_names(validation)
     _named_defaults(args, train, channels)
     if blind:
         args.num_classes = 0
@@ -143,23 +145,24 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
         optimizer=create_optimizer(args, task),
         train=train_loader,
         validation=evaluation_loader(args, validation, *settings) if validation else None,
-        bank=evaluation_loader(args, seen, *settings) if blind and validation else None,
+        bank=evaluation_loader(args, seen, *settings) if blind and votes else None,
         data_config=data_config,
         classes=classes,
-        metric=_metric(args, validation, classes),
+        metric=_metric(args, validation, votes),
         placements=list(task.penalties.placements),
     )
 
 
-def _check_parts(args: argparse.Namespace, train: Dataset, validation) -> None:
-    """Warn where both splits are the same pictures, as timm has it for a folder without parts.
+def _check_parts(args: argparse.Namespace, train: Dataset, validation) -> bool:
+    """Whether there are two splits; warns where both are the same pictures, as timm has it for a
+    folder without parts.
 
     Raises:
         ValueError: where one split would hold the other, because its folder does not exist.
     """
     folders = [getattr(images, "reader", None) for images in (train, validation)]
     if not all(hasattr(reader, "samples") for reader in folders):
-        return
+        return validation is not None
     own, other = (Path(str(reader.root)) for reader in folders)
     if own in other.parents or other in own.parents:
         split = args.train_split if own in other.parents else args.val_split
@@ -172,6 +175,7 @@ def _check_parts(args: argparse.Namespace, train: Dataset, validation) -> None:
             f"{args.data_dir} has no {args.val_split} folder: validating on the training pictures. "
             "Make one beside train, or pass --val-split '' to go without."
         )
+    return own != other
 
 
 def _named_defaults(args: argparse.Namespace, images: Dataset, channels: int) -> None:
@@ -332,13 +336,13 @@ def _needs_scaler(args: argparse.Namespace) -> bool:
     return args.amp and args.amp_dtype == "float16"
 
 
-def _metric(args: argparse.Namespace, validation, classes: list[str]) -> str:
+def _metric(args: argparse.Namespace, validation, votes: bool) -> str:
     names = ("loss", "map", "micro_f1", "macro_f1", "sample_f1")
     if args.task != "multilabel":
         names = ("loss", "top1", "top5")
     if args.task in SELF_SUPERVISED:
-        names = ("loss", "top1")
-        if len(classes) == 1:  # neighbors have nothing to vote on
+        names = ("loss", "top1") if votes else ("loss",)
+        if not votes and "eval_metric" not in args.given:
             return "loss"
     one_of(args, "eval_metric", names)
     if args.eval_metric == "top5" and args.num_classes <= 5:
