@@ -269,6 +269,7 @@ def test_a_card_without_labels_shows_features_and_no_classifier(found):
 
     assert head_of(made)["pipeline_tag"] == "image-feature-extraction"
     assert "without labels, by SimCLR" in made and "**Classes:**" not in made
+    assert "SimCLR, two crops of" in made and "labels):" not in made
     snippet = re.search(r"```python\n(.*?)```", made, re.DOTALL)[1]
     space = {}
     exec(snippet, space)

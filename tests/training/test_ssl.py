@@ -441,3 +441,7 @@ def test_a_dry_run_counts_both_views_and_the_projector(blind, capsys):
     joined = flops(wired(blind("--task", "vicreg", "--ssl-width", "64", "--ssl-hidden", "32")))[0]
 
     assert found[0] > 2 * found[1] and joined - found[0] == 3 * 2 * 2 * 32 * 32
+    train(parse(blind("--task", "simclr", "--ssl-kwargs", "temperature=0.2", "--dry-run")), False)
+    told = capsys.readouterr().out
+    assert "method      simclr {'temperature': 0.2}, two views" in told
+    assert "projector (and predictor): 21," in told

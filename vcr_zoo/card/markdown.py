@@ -257,7 +257,9 @@ def used(result: Result) -> str:
 def training(found: Evidence) -> str:
     recipe, row = found.recipe, described(found.recipe["dataset"])
     stated = found.published(found.entry.name)
-    level = f" ({recipe['label_level']} labels)" if "coarse" in row.levels else ""
+    blind = recipe["task"] in LEARNED
+    level = f" ({recipe['label_level']} labels)" if "coarse" in row.levels and not blind else ""
+    method = f"{without_labels(recipe)}, " if blind else ""
     count = recipe["train_num_samples"]
     portion = f" of {count:,} pictures" if count else ""
     half = "; published in half precision" if found.entry.file else ""
@@ -266,7 +268,8 @@ def training(found: Evidence) -> str:
         f"licence {text(row.licence)}; train, validation and test never share a group of pictures: "
         f"{text(row.group)}.",
         f"- **Recipe:** {code(f'vcr-zoo train --recipe {found.entry.name}')}: "
-        f"{recipe['epochs']} epochs{portion}, batch {recipe['batch_size']}, {text(recipe['opt'])}, "
+        f"{method}{recipe['epochs']} epochs{portion}, batch {recipe['batch_size']}, "
+        f"{text(recipe['opt'])}, "
         f"learning rate {recipe['lr']:g}, {'mixed precision, ' if recipe['amp'] else ''}"
         f"seed {recipe['seed']}; the last epoch's weights"
         f"{', averaged (EMA)' if recipe['model_ema'] else ''}{half}. "
@@ -277,6 +280,18 @@ def training(found: Evidence) -> str:
         where = text(seconds.versions.get("hardware", "hardware not recorded"))
         lines.append(f"- **Time and hardware:** {seconds.value:.0f} s on {where}.")
     return "## Training\n\n" + "\n".join(lines)
+
+
+def without_labels(recipe: dict) -> str:
+    """How features were learned: method, projector and views, as far as a recipe states them."""
+    sizes = {name: recipe[f"ssl_{name}"] for name in ("hidden", "width")}
+    stated = [f"{name} {size}" for name, size in sizes.items() if size]
+    projector = f", projector {', '.join(stated)}" if stated else ""
+    loss = "".join(f", {text(k)} {text(v)}" for k, v in recipe["ssl_kwargs"].items())
+    return (
+        f"{LEARNED[recipe['task']]}{projector}{loss}, two crops of {recipe['scale'][0]:g} to "
+        f"{recipe['scale'][1]:g} of a picture"
+    )
 
 
 LIMITS = """## Intended use and limits

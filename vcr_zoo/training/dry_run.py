@@ -17,6 +17,10 @@ def dry_run(parts: Parts, folder: Path) -> None:
     print(as_yaml(args))
     print(f"model       {args.model}, {sum(w.numel() for w in model.parameters()):,} parameters")
     weights = list(unwrap_model(parts.task.get_trainable_module()).parameters())
+    if args.task in SELF_SUPERVISED:
+        heads = sum(w.numel() for w in weights) - sum(w.numel() for w in model.parameters())
+        print(f"method      {args.task} {args.ssl_kwargs or ''}, two views of each picture")
+        print(f"            projector (and predictor): {heads:,} parameters")
     print(f"input       {'x'.join(map(str, parts.data_config['input_size']))}, {parts.data_config}")
     print(f"placements  {len(parts.placements)} regularized tensors")
     for place in parts.placements:
