@@ -14,6 +14,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from ports import free_port
+
 from vcr_zoo.training import checkpoint, parse, report, train
 
 
@@ -42,7 +44,7 @@ def child(argv: list[str], rank: int, ranks: int, port: int, pipe: int, broken: 
 def launch(argv: list[str], ranks: int, broken: bool) -> tuple[list[int], int]:
     """Process numbers of a run, and the end of a pipe on which it shows progress."""
     listening, pipe = os.pipe()
-    port = random.randrange(20_000, 60_000)
+    port = free_port()
     pids = []
     for rank in range(ranks):
         pid = os.fork()

@@ -5,12 +5,12 @@ A program of its own, because a process that forks must not have trained before.
 
 import json
 import os
-import random
 import signal
 import sys
 import time
 
 import torch
+from ports import free_port
 from timm.utils import unwrap_model
 
 from vcr_zoo.training import parse, train
@@ -50,7 +50,7 @@ def main() -> None:
 
 def run(order: dict) -> dict:
     """Exit codes of the ranks of one task, and how long they took after a rank was lost."""
-    ranks, port = order["ranks"], random.randrange(20_000, 60_000)
+    ranks, port = order["ranks"], free_port()
     pids = []
     for rank in range(ranks):
         pid = os.fork()
