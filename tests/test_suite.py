@@ -3,30 +3,17 @@
 import pytest
 import torch
 
-from vcr_zoo import data, suite
+from vcr_zoo import suite
 from vcr_zoo.data import load_test
 from vcr_zoo.diagnostics.corruptions import CORRUPTIONS
 from vcr_zoo.diagnostics.information import information
 from vcr_zoo.features import features, load_model
 from vcr_zoo.suite import Job, measured
 
-from .data.sets import small_fmnist, write_mnist_like
-
 NETWORK = "test_resnet.base_fmnist4"
 
 
-@pytest.fixture(scope="module")
-def fmnist(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("suite")
-    files = write_mnist_like(folder / "files", train=300, test=120)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCR_ZOO_CACHE", str(folder / "cache"))
-        patch.setitem(data.DATASETS, "fmnist", small_fmnist(files))
-        data.get("fmnist", files)
-        yield folder
-
-
-def test_information_is_bounded_by_what_the_labels_hold(fmnist):
+def test_information_is_bounded_by_what_the_labels_hold(small_sets):
     (told,) = measured(Job("information", "fmnist"), NETWORK)
     shares = torch.bincount(torch.tensor(load_test("fmnist").y)).double()
     shares = shares[shares > 0] / shares.sum()
@@ -37,7 +24,7 @@ def test_information_is_bounded_by_what_the_labels_hold(fmnist):
     assert told.value <= -(shares * shares.log()).sum().item()
 
 
-def test_noise_is_added_to_the_pictures_that_the_network_sees(fmnist, monkeypatch):
+def test_noise_is_added_to_the_pictures_that_the_network_sees(small_sets, monkeypatch):
     """Of a corruption that changes nothing the accuracy is that of the pictures as they are."""
     monkeypatch.setitem(CORRUPTIONS, suite.NOISE, lambda x, level, generator: x)
     model, images = load_model(NETWORK), load_test("fmnist", level="coarse")
@@ -48,7 +35,7 @@ def test_noise_is_added_to_the_pictures_that_the_network_sees(fmnist, monkeypatc
     right = (scores.argmax(dim=1) == torch.tensor(images.y)).float().mean().item()
 
     assert found.value == pytest.approx(right, abs=0.01) and lost.value == 0
-    assert (found.metric, lost.metric) == ("top1", "lost") and found.settings["pictures"] == 120
+    assert (found.metric, lost.metric) == ("top1", "lost") and found.settings["pictures"] == 200
     monkeypatch.setitem(CORRUPTIONS, suite.NOISE, lambda x, level, generator: 0 * x)
     black, lost = measured(job, NETWORK)
     with torch.no_grad():
@@ -69,7 +56,7 @@ def pixels(model, images, black=False):
     return (x - mean) / std
 
 
-def test_features_of_the_test_part_are_asked(fmnist):
+def test_features_of_the_test_part_are_asked(small_sets):
     x = features(load_model(NETWORK), load_test("fmnist")).x
     values = {r.metric: r.value for r in measured(Job("spectrum", "fmnist"), NETWORK)}
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from vcr_zoo.results import Result, read
 from vcr_zoo.zoo import replaced
 
-from .evidence import CARDS, DEPTHS, REPRODUCE
+from .claims import JOINT, TRIED
+from .evidence import CARDS, REPRODUCE
 from .gains import PAIR, settings
 from .words import MEASURES
-
-CONCAT = "concat"  # of runs that have no name of their own
-TRIED = (DEPTHS, "finetune full", "finetune dr-tune", CONCAT)  # what claims are judged by
 
 
 def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
@@ -47,7 +45,7 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}")
     names = set(names)
-    found = [r for r in read(source) if shown(r) and (named(r) <= names or r.protocol == CONCAT)]
+    found = [r for r in read(source) if shown(r) and (named(r) <= names or r.protocol == JOINT)]
     for r in found:
         if r.command.startswith(PAIR) and (more := shlex.split(r.command)[7:]):
             raise ValueError(

@@ -156,9 +156,8 @@ def draw_cost(shown: list[tuple[str, str, float, float, list[float]]]):
         1, max(len(sources), 1), figsize=size, squeeze=False, layout="constrained"
     )
     for panel, source in zip(axes[0], sources, strict=False):
-        for _, architecture, macs, control, (vcr, low, high) in (
-            s for s in shown if s[0] == source
-        ):
+        here = (others for one, *others in shown if one == source)
+        for architecture, macs, control, (vcr, low, high) in here:
             panel.plot([macs, macs], [control, vcr], color="gray", linewidth=0.8, zorder=1)
             panel.plot(macs, control, "o", color=STYLES["control"]["color"])
             bars = [[max(vcr - low, 0)], [max(high - vcr, 0)]]

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -28,7 +28,7 @@ def shared(found: Sequence[Sequence[Trial]]) -> list[Trial]:
     other sets, the smallest on the source. Of recipes without trial 0 there is nothing."""
     gains: dict[int, list[Trial]] = {}
     for trials in found:
-        start = next((t for t in trials if t.number == 0), None)
+        start = start_of(trials)
         for t in trials if start else ():
             gain = t._replace(source=t.source - start.source, others=t.others - start.others)
             gains.setdefault(t.number, []).append(gain)
@@ -39,16 +39,26 @@ def shared(found: Sequence[Sequence[Trial]]) -> list[Trial]:
     ]
 
 
+def start_of(found: Sequence[Trial]) -> Trial | None:
+    """The recipe as it stands."""
+    return next((t for t in found if t.number == 0), None)
+
+
+def floor_of(found: Sequence[Trial]) -> float:
+    """What is good enough on the source: anything, where it is not known what the recipe does."""
+    start = start_of(found)
+    return start.source - SLACK if start else -inf
+
+
 def best_of(found: Sequence[Trial]) -> Trial:
     """The trial with the best mean on other data sets that is good enough on the source."""
-    floor = next((t.source for t in found if t.number == 0), 0.0) - SLACK
-    good = [t for t in found if t.source >= floor] or found
-    return max(good, key=lambda t: t.others)
+    floor = floor_of(found)
+    return max((t for t in found if t.source >= floor), key=lambda t: t.others)
 
 
 def standings(found: Sequence[Trial], shown: int = 8) -> str:
     """The best trials, and the recipe as it stands, a line for each."""
-    best, start = best_of(found), next((t for t in found if t.number == 0), None)
+    best, start = best_of(found), start_of(found)
     ranked = sorted(found, key=lambda t: -t.others)[:shown]
     shown_too = [best] if best not in ranked else []
     shown_too += [start] if start and start not in (*ranked, best) else []
@@ -97,11 +107,11 @@ def draw(found: Sequence[Trial], space: Mapping, path: Path, title: str) -> None
     choices = (n for n, kind in space.items() if isinstance(kind, Choice) and kind.values[1:])
     split = next(choices, None)
     panels = space[split].values if split else (None,)
-    start = next((t for t in found if t.number == 0), None)
+    start = start_of(found)
     zero = start.others if start else fmean(t.others for t in found)
     trials = [t for t in found if t.number]
     most = max((abs(t.others - zero) for t in trials), default=0) * 100 or 1
-    floor, best = (start.source if start else 0) - SLACK, best_of(found)
+    floor, best = floor_of(found), best_of(found)
 
     def place(t: Trial) -> tuple[float, float]:
         at = tuple(t.settings[name] for name in numbers)
