@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from vcr_zoo.data import load_test
+from vcr_zoo.data.registry import DATASETS
 from vcr_zoo.diagnostics.cdnv import cdnv
 from vcr_zoo.diagnostics.collapse import nearest_class_correct
 from vcr_zoo.diagnostics.corruptions import LEVELS, corrupted
@@ -55,8 +56,9 @@ def suite(recipe: Namespace) -> list[Job]:
 
 
 def targets(source: str) -> tuple[str, ...]:
-    """Data sets that a source is not one of."""
-    return TARGETS.get(source, ("silhouettes",))
+    """Data sets that a source is not one of; a thinned source has those of the whole."""
+    whole = DATASETS[source].base or source if source in DATASETS else source
+    return TARGETS.get(whole, ("silhouettes",))
 
 
 def measured(

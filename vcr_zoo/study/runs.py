@@ -44,7 +44,7 @@ def each(seeds: Sequence[int], jobs: int, options: Sequence[str]) -> list[int]:
         raise ValueError("give at least one of --seeds, and --jobs of 1 or more")
     taken = ("--recipe", "--seed", "--output", "--experiment", "--resume", "--overwrite")
     if ours := [word for word in options if word.split("=")[0] in taken]:
-        raise ValueError(f"{ours[0]} is set here for every network: leave it out")
+        raise ValueError(f"{ours[0]} is set here for every network: leave it out, or give --seeds")
     return list(dict.fromkeys(seeds))
 
 

@@ -1,0 +1,56 @@
+"""vcr-zoo <command>: arguments, one call into the package, and what came back.
+
+Each command is an `add_` function, which names its arguments, and a `run_` function, which imports
+what it needs: help is quick.
+"""
+
+import argparse
+import sys
+
+from . import bench, data, learn, look, publish, transfer
+
+COMMANDS = [
+    learn.add_demo,
+    learn.add_pair,
+    learn.add_search,
+    data.add_data,
+    learn.add_train,
+    learn.add_eval,
+    learn.add_predict,
+    transfer.add_transfer,
+    transfer.add_rank,
+    transfer.add_concat,
+    transfer.add_finetune,
+    transfer.add_depth,
+    look.add_inspect,
+    look.add_starvation,
+    bench.add_bench,
+    publish.add_package,
+    publish.add_card,
+    publish.add_push,
+    publish.add_pull,
+    publish.add_export,
+    publish.add_space,
+    publish.add_reproduce,
+]  # in the order that help lists them
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 if it did what was asked, 2 if the request was wrong."""
+    parser = argparse.ArgumentParser(prog="vcr-zoo", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for add in COMMANDS:
+        add(commands)
+    args, rest = parser.parse_known_args(argv)
+    if rest and not getattr(args, "passes_rest", False):
+        commands.choices[args.command].error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt as stopped:
+        print(f"vcr-zoo {args.command}: {stopped or 'stopped'}", file=sys.stderr)
+        return 130
+    except (LookupError, ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"vcr-zoo {args.command}: {message}", file=sys.stderr)
+        return 2

@@ -1,0 +1,7 @@
+"""python -m vcr_zoo.cli: the same as vcr-zoo."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

@@ -1,0 +1,54 @@
+"""Options that several commands have, in the same words everywhere."""
+
+MODEL = "a registered name, hf-hub:owner/name, or a run's folder"
+ANY_DATA = "data sets, or your own: folder/PATH, wds/PATH, hfds/NAME"
+
+
+def add_seeds(parser, *seeds: int) -> None:
+    shown = " ".join(map(str, seeds))
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=list(seeds), help=f"(default: {shown})"
+    )
+
+
+def add_level(parser) -> None:
+    parser.add_argument("--level", default="fine", help="label level: fine (default) or coarse")
+
+
+def add_device(parser) -> None:
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+
+
+def add_jobs(parser, what: str) -> None:
+    parser.add_argument("--jobs", type=int, default=1, help=f"{what} at a time (default: 1)")
+
+
+def add_loop_options(parser) -> None:
+    """Those of a fine-tuning run."""
+    parser.add_argument("--epochs", type=int, help="(default: 20)")
+    parser.add_argument("--lr", type=float, help="learning rate (default: 1e-3)")
+    parser.add_argument("--batch-size", type=int, help="(default: 32)")
+    parser.add_argument("--vcr-alpha", type=float, help="VCR while fine-tuning: variance weight")
+    parser.add_argument("--vcr-beta", type=float, help="and its covariance weight")
+    parser.add_argument("--device", help="(default: cpu)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting of the loop or the method: docs/finetuning.md lists them",
+    )
+
+
+def loop_options(args) -> tuple:
+    from vcr_zoo.transfer.command import options_of
+
+    names = ("epochs", "lr", "batch_size", "vcr_alpha", "vcr_beta", "device")
+    return options_of(args.set, {name: getattr(args, name) for name in names})
+
+
+def feature_cache():
+    """Folder of features that are kept."""
+    from vcr_zoo.data.cache import home
+
+    return home() / "features"
