@@ -1,20 +1,28 @@
 """A search over a small Fashion-MNIST of made pictures; and what is chosen from made numbers."""
 
+import csv
 import math
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
 
 from vcr_zoo import data
+from vcr_zoo.card.book import add_file
 from vcr_zoo.cli import main
+from vcr_zoo.features import features, load_model
 from vcr_zoo.results import read
-from vcr_zoo.study import search as ours
-from vcr_zoo.study.search import RESULTS, search
-from vcr_zoo.study.spaces import SPACES, Choice, Range, chosen
-from vcr_zoo.study.surface import Trial, best_of, draw, marginals, report, shared
+from vcr_zoo.study import measure
+from vcr_zoo.study.measure import OWN, PROBE, RESULTS, TESTED
+from vcr_zoo.study.search import Plan, search, tried
+from vcr_zoo.study.spaces import SPACES, Choice, Range, chosen, words
+from vcr_zoo.study.surface import Trial, best_of, best_setting, draw, marginals, report, shared
 
 CONTROL = "test_resnet.base_fmnist4"
 OTHER = "test_convnext.base_fmnist4"
+PARTS = ("train", "validation")
 QUICK = ("--train-num-samples", "256", "--epochs", "1", "--batch-size", "64")
 
 
@@ -29,25 +37,50 @@ def made(small_sets):
 
 def test_every_trial_is_measured_on_validation_and_drawn(made):
     settings, told = made
-    folder = settings["folder"] / f"{CONTROL}-vcr"
-    rows = read(folder / RESULTS)
+    rows = everything(settings["folder"])
 
     assert len(rows) == 3 * 3 and len({r.weights for r in rows}) == 3
     assert {(r.metric, r.data) for r in rows} == {
-        (ours.OWN, "fmnist"),
-        (ours.PROBE, "fmnist"),
-        (ours.PROBE, "mnist"),
+        (OWN, "fmnist"),
+        (PROBE, "fmnist"),
+        (PROBE, "mnist"),
     }
     assert all(f"--trials {n} --seeds 0 --train-num" in rows[3 * n].command for n in range(3))
-    assert (folder / "surface.png").read_bytes()[:4] == b"\x89PNG"
+    picture = settings["folder"] / f"{CONTROL}-vcr" / "surface.png"
+    assert picture.read_bytes()[:4] == b"\x89PNG"
     assert "best of 3 trials by validation" in told[-2] and "vcr-zoo train --recipe" in told[-2]
+
+
+def everything(folder, name=CONTROL):
+    """What was measured of a recipe as it stands, then of its trials."""
+    return [r for n in ("as-it-stands", "vcr") for r in read(folder / f"{name}-{n}" / RESULTS)]
+
+
+def test_all_that_was_tried_is_a_table(made):
+    settings, _ = made
+    with (settings["folder"] / "vcr.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    rows = everything(settings["folder"])
+
+    assert [row["trial"] for row in table] == ["0", "1", "2"] and {CONTROL} == {
+        row["recipe"] for row in table
+    }
+    assert [float(row["source"]) for row in table] == pytest.approx(
+        [r.value for r in rows if r.metric == OWN], abs=1e-4
+    )
+    assert [row["vcr_alpha"] for row in table] == ["", *(str(p) for p in alphas())]
+
+
+def alphas():
+    return [chosen("vcr", 2, None)[number]["vcr_alpha"] for number in (1, 2)]
 
 
 def test_no_test_part_is_opened(made, monkeypatch):
     """Whatever is chosen with it would no longer be measured on it."""
     settings, _ = made
-    monkeypatch.setattr("vcr_zoo.data.load_test", None)
-    monkeypatch.setattr(ours, "load", lambda name, part: data.load(name, part))
+    monkeypatch.setattr(measure, "load_test", None)
+    monkeypatch.setattr("vcr_zoo.suite.load_test", None)
+    monkeypatch.setattr(measure, "load", lambda name, part: data.load(name, part))
     (settings["folder"] / f"{CONTROL}-vcr" / RESULTS).unlink()
 
     assert search([CONTROL], **settings) == 0
@@ -66,16 +99,15 @@ def test_what_was_tried_is_not_tried_again(made, monkeypatch):
 def test_trials_are_compared_over_the_same_seeds(made):
     """Of those that lack one nothing is said but how many they are."""
     settings, _ = made
-    folder = settings["folder"] / f"{CONTROL}-vcr"
-    rows = [r for r in read(folder / RESULTS)]
+    rows = everything(settings["folder"])
     doubled = [*rows, *(replace(r, seed=1, value=r.value + 0.1) for r in rows[:3])]
-    wanted = chosen("vcr", 2, None)
-    one, both = (ours.tried(doubled, wanted, seeds, CONTROL, QUICK) for seeds in ([0], [0, 1]))
+    plan = Plan((CONTROL,), "vcr", 2, chosen("vcr", 2, None), settings["folder"], QUICK)
+    one, both = (tried(doubled, plan, CONTROL, seeds) for seeds in ([0], [0, 1]))
 
     assert [t.number for t in one] == [0, 1, 2] and [t.number for t in both] == [0]
     assert both[0].source == pytest.approx(one[0].source + 0.05)
     again = [*rows, replace(rows[0], value=0.25)]
-    assert ours.tried(again, wanted, [0], CONTROL, QUICK)[0].source == 0.25
+    assert tried(again, plan, CONTROL, [0])[0].source == 0.25
 
 
 def test_more_trials_begin_with_the_same_ones():
@@ -142,7 +174,7 @@ def test_several_recipes_try_the_same_settings(made, tmp_path):
     settings, told = made[0], []
     settings = {**settings, "budget": 1, "folder": tmp_path, "tell": told.append}
     assert search([CONTROL, OTHER], **settings) == 0, told
-    rows = [read(tmp_path / f"{name}-vcr" / RESULTS) for name in (CONTROL, OTHER)]
+    rows = [everything(tmp_path, name) for name in (CONTROL, OTHER)]
 
     assert [r.settings for r in rows[0]] == [r.settings for r in rows[1]]
     assert {r.model for r in rows[1]} == {OTHER} and (tmp_path / "vcr.png").exists()
@@ -152,7 +184,7 @@ def test_several_recipes_try_the_same_settings(made, tmp_path):
 
 def fmean_of(rows, start=False):
     """Validation accuracy of the probe on mnist, of trial 1 or of trial 0."""
-    first, second = (r.value for r in rows if (r.metric, r.data) == (ours.PROBE, "mnist"))
+    first, second = (r.value for r in rows if (r.metric, r.data) == (PROBE, "mnist"))
     return first if start else second
 
 
@@ -164,6 +196,8 @@ def fmean_of(rows, start=False):
         (["--trials", "41"], "there is no trial 41"),
         (["--jobs", "0"], "--jobs of 1 or more"),
         (["--epoch", "3"], "--epoch"),
+        (["--seed", "3"], "give --seeds"),
+        (["--confirm", "1", "0"], "seed 0 has a part in the choice"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(words, told, tmp_path, capsys):
@@ -181,3 +215,58 @@ def test_any_space_has_a_surface(space, tmp_path):
     for shown in (trials, trials[:2], trials[:1]):
         draw(shown, SPACES[space], tmp_path / "surface.png", "made up")
         assert (tmp_path / "surface.png").stat().st_size > 10_000
+
+
+def test_what_is_best_changes_something():
+    """Good enough on the source, if any is."""
+    start = Trial(0, {}, source=0.9, others=0.8)
+    near, far = Trial(1, {"vcr_beta": 1.0}, 0.9, 0.6), Trial(2, {"vcr_beta": 9.0}, 0.8, 0.7)
+
+    assert best_of([start, near, far]) is start
+    assert best_setting([start, near, far]) is near and best_setting([start, far]) is far
+    assert best_setting([start]) is None
+
+
+def test_the_best_setting_is_measured_on_test_parts_with_other_seeds(made):
+    """By the same network's own predictions, and a probe of scikit-learn's."""
+    settings, told = made
+    assert search([CONTROL], **settings, confirm=[1, 2]) == 0, told
+    rows = read(settings["folder"] / TESTED)
+    best = max(tried(everything(settings["folder"]), plan_of(settings), CONTROL, [0])[1:], key=last)
+
+    assert {r.seed for r in rows} == {1, 2} and len(rows) == 2 * 2 * 3
+    assert {r.settings["setting"] for r in rows} == {"", " ".join(words(best.settings))}
+    assert all(r.settings.get("space") == "vcr" for r in rows if r.settings["setting"])
+    assert all(r.command.endswith(f"--confirm {r.seed} {' '.join(QUICK)}") for r in rows)
+    one = next(r for r in rows if r.metric == "probe_other_top1" and r.settings["setting"])
+    run = settings["folder"] / f"{CONTROL}-vcr" / f"trial{best.number}-seed{one.seed}"
+    assert one.value == pytest.approx(probed_by_others(run, "mnist"), abs=0.02)
+    gain = 100 * fmean(differences(rows, "probe_other_top1"))
+    line = next(line for line in told[-2].splitlines() if line.startswith(f"| `{CONTROL}`"))
+    assert f"{gain:+.2f} [" in line.split("|")[6] and line.split("|")[7].strip() == "2"
+    with pytest.raises(ValueError, match="--train-num-samples 256"):
+        add_file(settings["folder"] / TESTED, {CONTROL}, settings["folder"] / "cards.jsonl")
+
+
+def plan_of(settings):
+    return Plan((CONTROL,), "vcr", 2, chosen("vcr", 2, None), settings["folder"], QUICK)
+
+
+def last(trial):
+    return trial.others
+
+
+def differences(rows, metric):
+    values = {(r.seed, bool(r.settings["setting"])): r.value for r in rows if r.metric == metric}
+    return [values[seed, True] - values[seed, False] for seed in (1, 2)]
+
+
+def probed_by_others(run, name):
+    """Test accuracy of scikit-learn's logistic regression, its C chosen on validation."""
+    model = load_model(run)
+    train, validation = (features(model, data.load(name, part)) for part in PARTS)
+    test = features(model, data.load_test(name))
+    fits = [LogisticRegression(C=c, max_iter=5000).fit(train.x, train.y) for c in measure.STRENGTHS]
+    best = max(fits, key=lambda fit: fit.score(validation.x, validation.y))
+    x, y = torch.cat([train.x, validation.x]), torch.cat([train.y, validation.y])
+    return LogisticRegression(C=best.C, max_iter=5000).fit(x, y).score(test.x, test.y)

@@ -9,6 +9,7 @@ from pathlib import Path
 from vcr_zoo.results import Result, read
 from vcr_zoo.zoo import replaced
 
+from .chosen import CHOSEN
 from .claims import JOINT, TRIED
 from .evidence import CARDS, REPRODUCE
 from .gains import PAIR, settings
@@ -47,17 +48,24 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
     names = set(names)
     found = [r for r in read(source) if shown(r) and (named(r) <= names or r.protocol == JOINT)]
     for r in found:
-        if r.command.startswith(PAIR) and (more := shlex.split(r.command)[7:]):
+        if more := beside(r):
             raise ValueError(
-                f"{source}: {r.model} was trained with {' '.join(more)} over its recipe; cards are "
+                f"{source}: {r.model} was trained with {more} over its recipe; cards are "
                 "of recipes as they stand: write one of its own"
             )
     if not found:
         raise ValueError(
             f"{source} holds no results that cards or claims show: give what `vcr-zoo pair`, "
-            f"depth, finetune or concat wrote, of {', '.join(sorted(names))}"
+            f"search --confirm, depth, finetune or concat wrote, of {', '.join(sorted(names))}"
         )
     return add(found, path)
+
+
+def beside(result: Result) -> str:
+    """Options that a study was given beside its recipes."""
+    if result.protocol == CHOSEN:
+        return result.settings["options"]
+    return shlex.join(shlex.split(result.command)[7:]) if result.command.startswith(PAIR) else ""
 
 
 def named(result: Result) -> set[str]:
@@ -67,7 +75,7 @@ def named(result: Result) -> set[str]:
 
 def shown(result: Result) -> bool:
     """Whether cards or claims have a place for it."""
-    return (result.protocol, result.metric) in MEASURES or result.protocol in TRIED
+    return (result.protocol, result.metric) in MEASURES or result.protocol in (*TRIED, CHOSEN)
 
 
 def same(result: Result) -> tuple:

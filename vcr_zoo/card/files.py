@@ -6,6 +6,7 @@ from pathlib import Path
 from vcr_zoo.results import read
 from vcr_zoo.zoo import manifest
 
+from .chosen import chosen_table
 from .claims import claims
 from .evidence import CARDS, Evidence, evidence
 from .markdown import card, table, table_without_labels
@@ -48,6 +49,7 @@ def generated(folder: Path = CARDS, readme: Path | None = None) -> dict[Path, by
     tables = {
         readme: table(found for found in founds if found.entry.control),
         readme.parent / "docs" / "training.md": table_without_labels(results),
+        readme.parent / "docs" / "search.md": chosen_table(results),
     }
     tables = {path: made for path, made in tables.items() if path.exists() or path == readme}
     return files | {path: with_table(path, made) for path, made in tables.items()}

@@ -72,6 +72,14 @@ def add_search(commands) -> None:
     parser.add_argument("--budget", type=int, default=40, help="settings to try (default: 40)")
     parser.add_argument("--trials", nargs="+", type=int, help="only these; 0 is the recipe itself")
     add_seeds(parser, 0)
+    parser.add_argument(
+        "--confirm",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="SEED",
+        help="measure the best on test parts too, trained with these other seeds",
+    )
     add_jobs(parser, "networks")
     parser.add_argument("--output", default="runs/search", help="folder (default: runs/search)")
     parser.set_defaults(run=run_search, passes_rest=True)
@@ -82,7 +90,8 @@ def run_search(args) -> int:
 
     from vcr_zoo.study.search import search
 
-    options = {name: getattr(args, name) for name in ("space", "budget", "trials", "seeds", "jobs")}
+    names = ("space", "budget", "trials", "seeds", "confirm", "jobs")
+    options = {name: getattr(args, name) for name in names}
     options |= {"folder": Path(args.output), "options": args.rest}
     return 2 if search(args.recipes, **options) else 0
 

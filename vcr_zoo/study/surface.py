@@ -56,6 +56,14 @@ def best_of(found: Sequence[Trial]) -> Trial:
     return max((t for t in found if t.source >= floor), key=lambda t: t.others)
 
 
+def best_setting(found: Sequence[Trial]) -> Trial | None:
+    """The best of the trials that change something; one that is good enough on the source, if any
+    is. None where nothing was tried."""
+    changed, floor = [t for t in found if t.number], floor_of(found)
+    enough = [t for t in changed if t.source >= floor]
+    return max(enough or changed, key=lambda t: t.others, default=None)
+
+
 def standings(found: Sequence[Trial], shown: int = 8) -> str:
     """The best trials, and the recipe as it stands, a line for each."""
     best, start = best_of(found), start_of(found)

@@ -1,0 +1,75 @@
+"""Settings that validation chose, measured on test parts beside the recipe as it stands."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from statistics import fmean
+from typing import NamedTuple
+
+from vcr_zoo.results import Interval, Result, paired
+
+from .words import code, rows
+
+CHOSEN = "chosen"  # protocol of `vcr-zoo search --confirm`
+OWN, PROBE, OTHER = "source_top1", "probe_source_top1", "probe_other_top1"  # its metrics
+COLUMNS = {OWN: "source accuracy", PROBE: "linear probe, source", OTHER: "linear probe, other sets"}
+VARIED = {  # space -> what was varied in it
+    "vcr": "VCR: weights, placement, straight line or not",
+    "untuned": "VCR: schedule, features scaled first",
+    "share": "VCR as a share of the gradient's norm",
+    "listing": "VCR as the circulating listing weighs it",
+    "control": "weight decay, dropout, label smoothing",
+    "decov": "DeCov ([1511.06068](https://arxiv.org/abs/1511.06068))",
+    "wld": "WLD-Reg ([2301.01352](https://arxiv.org/abs/2301.01352))",
+    "correlation": "correlations, as Barlow Twins' ([2103.03230](https://arxiv.org/abs/2103.03230))",
+}
+
+
+class Study(NamedTuple):
+    """A space searched for a recipe, or for several together."""
+
+    recipe: str
+    space: str
+    recipes: str  # that the setting was chosen for
+
+    @classmethod
+    def of(cls, result: Result) -> "Study":
+        return cls(result.model, *(result.settings.get(name, "") for name in ("space", "recipes")))
+
+
+def chosen_table(results: Iterable[Result]) -> str:
+    """Gains over the recipe as it stands, paired by seed: a line for each study, by recipe, the
+    largest gain on other sets first."""
+    found: dict[Study, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for r in results:
+        if r.protocol == CHOSEN:
+            found[Study.of(r)][r.settings["setting"]].append(r)
+    lines = []
+    for study, chosen in found.items():
+        *_, setting = chosen  # the latest
+        start = found.get(Study(study.recipe, "", ""), {}).get("", [])
+        gaps = differences(chosen[setting], start) if study.space else {}
+        if OTHER in gaps:
+            lines.append((study.recipe, -gaps[OTHER].mean, line(study, setting, gaps)))
+    head = ["recipe", "what was varied", "chosen on validation", *COLUMNS.values(), "seeds"]
+    return rows(head, [shown for *_, shown in sorted(lines)], right=3)
+
+
+def line(study: Study, setting: str, gaps: dict[str, Interval]) -> list[str]:
+    many = len(study.recipes.split())
+    what = VARIED.get(study.space, study.space) + f"; one for {many} networks" * (many > 1)
+    shown = [str(gaps[metric].scaled(100)) if metric in gaps else "" for metric in COLUMNS]
+    seeds = str(gaps[OTHER].n)
+    return [code(study.recipe), what, code(setting.replace("--vcr-", "")), *shown, seeds]
+
+
+def differences(chosen: Iterable[Result], start: Iterable[Result]) -> dict[str, Interval]:
+    """By metric, of the seeds that have every data set on both sides; the mean over these sets."""
+    ours, theirs = ({(r.metric, r.data, r.seed): r.value for r in side} for side in (chosen, start))
+    gaps: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for key in ours.keys() & theirs.keys():
+        gaps[key[0]][key[-1]].append(ours[key] - theirs[key])
+    found = {}
+    for metric, seeds in gaps.items():
+        sets = max(map(len, seeds.values()))
+        found[metric] = paired(fmean(each) for each in seeds.values() if len(each) == sets)
+    return found
