@@ -41,12 +41,12 @@ SPACES: dict[str, dict[str, Range | Choice]] = {
         "vcr_layers": Choice(("pooled", "blocks", "stages")),
         "vcr_delta": Choice((1.0, 0.0)),  # a line beyond one, or squares all the way
     },
-    "untuned": {  # what might spare tuning: the same coefficients for all networks
-        "vcr_beta": Range(0.1, 10, log=True),
-        "vcr_layers": Choice(("pooled", "blocks")),
-        "vcr_variant": Choice((None, "relative")),
+    "untuned": {  # what might spare tuning: features scaled first, VCR rising or falling
+        "vcr_alpha": Range(0.03, 3, log=True),
+        "vcr_beta": Range(0.01, 1, log=True),
+        "vcr_layers": Choice(("pooled", "blocks", "stages")),
         "vcr_schedule": Choice(("constant", "rise", "fall")),
-        "vcr_alpha": Choice((1.0,)),
+        "vcr_variant": Choice(("relative",)),
     },
     "share": {  # of the norm of the gradient that passes, instead of coefficients
         "vcr_share": Range(0.01, 3, log=True),
