@@ -1,9 +1,12 @@
 import inspect
 import json
 import shlex
+import subprocess
 import sys
+import time
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -284,3 +287,38 @@ def test_what_is_named_twice_is_measured_once():
     twice = cells(["resnet18"] * 2, ["fmnist", "mnist", "fmnist"], ["knn"] * 2, [0, 1, 0])
 
     assert len(twice) == len(set(twice)) == 4
+
+
+PARENT = """
+import os, time
+from vcr_zoo.transfer.matrix import workers
+if __name__ == "__main__":
+    with workers(1, 1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="asks /proc which processes there are")
+def test_workers_end_with_their_parent(tmp_path):
+    """Else what was killed would go on computing, unseen."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    assert alive(worker)
+    parent.kill()
+    parent.communicate()
+
+    deadline = time.monotonic() + 60
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(worker)
+
+
+def alive(pid):
+    """Whether there is such a process that is not merely waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import shlex
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -312,14 +313,26 @@ def run(
 
 @contextlib.contextmanager
 def workers(jobs: int, threads: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
-    """Processes with so many threads each; what waits when the block is left does not begin."""
+    """Processes with so many threads each, which end with this one; what waits when the block is
+    left does not begin."""
     pool = concurrent.futures.ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
+        jobs, multiprocessing.get_context("spawn"), begin, (threads,)
     )
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def begin(threads: int) -> None:
+    """What a worker does first: if its parent is killed, nobody else would tell it to stop."""
+    torch.set_num_threads(threads)
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def attempt(cell: Cell, out: str | Path, cache: str | Path | None) -> dict | Exception:
