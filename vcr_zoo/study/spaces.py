@@ -41,12 +41,12 @@ SPACES: dict[str, dict[str, Range | Choice]] = {
         "vcr_layers": Choice(("pooled", "blocks", "stages")),
         "vcr_delta": Choice((1.0, 0.0)),  # a line beyond one, or squares all the way
     },
-    "untuned": {  # what might spare tuning: features scaled first, VCR rising or falling
-        "vcr_alpha": Range(0.03, 3, log=True),
-        "vcr_beta": Range(0.01, 1, log=True),
-        "vcr_layers": Choice(("pooled", "blocks", "stages")),
+    "untuned": {  # where "vcr" was best: features scaled first, VCR rising or falling
+        "vcr_alpha": Range(0.05, 1, log=True),
+        "vcr_beta": Range(0.02, 0.5, log=True),
+        "vcr_layers": Choice(("pooled", "stages,pooled")),
         "vcr_schedule": Choice(("constant", "rise", "fall")),
-        "vcr_variant": Choice(("relative",)),
+        "vcr_variant": Choice((None, "relative")),
     },
     "share": {  # of the norm of the gradient that passes, instead of coefficients
         "vcr_share": Range(0.01, 3, log=True),
