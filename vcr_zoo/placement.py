@@ -519,6 +519,20 @@ def turns(placements: list[Placement], every: int) -> list[tuple[int, int]]:
     return [(k, maps.index(i) % k) if i in maps else (1, 0) for i in range(len(placements))]
 
 
+def flops(
+    placements: list[Placement], turns: list[tuple[int, int]], pictures: int, rows: int | None
+) -> float:
+    """What the penalties compute for one of a batch of pictures, mean over steps: two products of
+    the samples with (d, d) matrices, HᵀH in forward and HM in backward."""
+    total = 0.0
+    for place, (every, _) in zip(placements, turns, strict=True):
+        n = place.rows_per_image * pictures
+        if rows and place.rows_per_image > 1:
+            n = min(n, rows)
+        total += 4 * n * place.width**2 / pictures / every
+    return total
+
+
 def alike(few: list[tuple[int, Tensor]], weights: list[tuple[float, float]]):
     """Placements whose samples can be stacked, and their weights."""
     stacks = {}

@@ -8,16 +8,19 @@ from statistics import fmean
 import huggingface_hub
 import pytest
 import timm
+import torch
 import yaml
+from torch.utils.flop_counter import FlopCounterMode
 
 from vcr_zoo import card, zoo
 from vcr_zoo.card.evidence import CARDS, REPRODUCE, lacking
 from vcr_zoo.card.files import BEGIN, END, with_table
 from vcr_zoo.card.metadata import eval_results
 from vcr_zoo.card.pictures import DRAWN, cost_numbers, overview, stamp_of
-from vcr_zoo.card.stats import stats
+from vcr_zoo.card.stats import added, stats
 from vcr_zoo.card.words import code, text
 from vcr_zoo.cli import main
+from vcr_zoo.placement import attach
 from vcr_zoo.results import append, paired, read
 
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
@@ -224,6 +227,32 @@ def test_counts_are_those_that_are_known_of_resnet18():
 
     assert found.parameters == sum(p.numel() for p in timm.create_model("resnet18").parameters())
     assert (round(found.macs / 1e9, 1), round(found.activations / 1e6, 1)) == (1.8, 2.5)
+
+
+@pytest.mark.parametrize("layers", ["pooled", "blocks"])
+def test_flops_added_are_those_that_torch_counts(found, layers):
+    """Ours leaves out that half of a symmetric product is enough."""
+    recipe = {**found.recipe, "vcr_layers": layers}
+    model = timm.create_model("test_resnet", num_classes=4).train()
+    plain = counted(model)
+    penalties = attach(model, layers, alpha=1, beta=1, input_size=(3, 32, 32))
+    counts = [counted(model, penalties) for _ in range(4)]  # maps take turns over four
+
+    share = (fmean(counts) - plain) / plain
+    assert 0.6 * added(found.entry, recipe) < share < 1.1 * added(found.entry, recipe)
+
+
+def counted(model, penalties=None) -> int:
+    """FLOPs of a training step of 128 pictures."""
+    x = torch.rand(128, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter:
+        if penalties is None:
+            model(x).sum().backward()
+        else:
+            with penalties.collect() as collected:
+                y = model(x)
+            (y.sum() + collected.total).backward()
+    return counter.get_total_flops()
 
 
 def test_a_picture_is_drawn_again_only_if_its_numbers_change(found, tmp_path):

@@ -13,7 +13,7 @@ from .claims import SEEDS
 from .evidence import Evidence
 from .gains import Gain, Paired, comparison, declared
 from .metadata import metadata
-from .stats import build, placements, stats, taken
+from .stats import added, build, placements, stats, taken
 from .words import HEADLINES, PART, POINT, WITHOUT_LABELS, code, of, rows, text
 
 NOT_SAID = (None, False, "constant")  # values of options that change nothing
@@ -303,14 +303,15 @@ assessed: do not use it for decisions about people."""
 
 
 def table(evidences: Iterable[Evidence]) -> str:
-    """README's table: each VCR network above its control and their paired gains."""
+    """README's table: a line for each VCR network, with its gains over its control."""
     body = []
     for found in evidences:
         size = f"{stats(found.entry).parameters / 1e6:.2f} M"
-        ours, theirs, gain = lines(found.compared, HEADLINES)
-        body += [[ours[0], size, *ours[1:]], [theirs[0], size, *theirs[1:]]]
-        body.append([gain[0], "", *gain[1:]])
-    return rows(["weights, and their control", "parameters", *HEADLINES], body)
+        gains = [found.compared.headline(*column) for column in HEADLINES.values()]
+        extra = f"{100 * added(found.entry, found.recipe):.2g} %"
+        shown = (f"{cell(g, 'vcr')}<br>{g.difference_shown}" if g else "" for g in gains)
+        body.append([code(found.entry.name), size, *shown, extra])
+    return rows(["weights", "parameters", *HEADLINES, "FLOPs added"], body)
 
 
 def table_without_labels(results: Sequence[Result]) -> str:

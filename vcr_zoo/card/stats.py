@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vcr_zoo.placement import find, steps_of, turns
+from vcr_zoo.placement import Placement, find, flops, steps_of, turns
+from vcr_zoo.training.options import SELF_SUPERVISED
 from vcr_zoo.zoo import Entry
 
 
@@ -31,15 +32,23 @@ def stats(entry: Entry) -> Stats:
     return Stats(parameters, counter.get_total_flops() // 2, sum(outputs))
 
 
-def placements(entry: Entry, layers: str) -> list[str]:
-    """Where the penalty sat, as modules of the network."""
-    return [str(place) for place in find(build(entry), layers)]
+def placements(entry: Entry, layers: str) -> list[Placement]:
+    """Where the penalty sat."""
+    return find(build(entry), layers, entry.input_size)
 
 
 def taken(entry: Entry, recipe: Mapping) -> list[tuple[int, int]]:
     """Which steps every placement took part in: see `placement.turns`."""
     every = steps_of(recipe["vcr_every"], recipe["vcr_rows"])
-    return turns(find(build(entry), recipe["vcr_layers"]), every)
+    return turns(placements(entry, recipe["vcr_layers"]), every)
+
+
+def added(entry: Entry, recipe: Mapping) -> float:
+    """FLOPs of VCR as a share of all others in training, a backward pass taken as two forward."""
+    pictures = recipe["batch_size"] * (2 if recipe["task"] in SELF_SUPERVISED else 1)
+    places = placements(entry, recipe["vcr_layers"])
+    extra = flops(places, taken(entry, recipe), pictures, recipe["vcr_rows"])
+    return extra / (3 * 2 * stats(entry).macs)
 
 
 def build(entry: Entry) -> nn.Module:

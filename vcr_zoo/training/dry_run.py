@@ -6,6 +6,8 @@ import torch
 from timm.utils import unwrap_model
 from torch.utils.flop_counter import FlopCounterMode
 
+from vcr_zoo.placement import flops as penalty_flops
+
 from .loop import Meter, Watch, updates
 from .options import SELF_SUPERVISED, as_yaml
 from .wiring import Parts
@@ -74,8 +76,7 @@ def flops(parts: Parts) -> tuple[float, float]:
     """FLOPs of training on one picture, on both of its views: the network's (with its projector),
     and what VCR adds to them.
 
-    The network's forward pass is counted by torch, its backward taken as twice that. VCR is two
-    products of the sampled rows with (d, d) matrices: HᵀH in forward, HM in backward.
+    The network's forward pass is counted by torch, its backward taken as twice that.
     """
     args, model = parts.args, unwrap_model(parts.task.get_eval_model())
     views = 2 if args.task in SELF_SUPERVISED else 1
@@ -90,9 +91,6 @@ def flops(parts: Parts) -> tuple[float, float]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(x.to(weight.device))
     model.train(was_training)
-    extra = 0.0
-    for place, (every, _) in zip(parts.placements, parts.task.penalties.turns, strict=True):
-        rows = place.rows_per_image * args.batch_size * views
-        rows = min(rows, args.vcr_rows) if args.vcr_rows else rows
-        extra += 4 * rows * place.width**2 / args.batch_size / every
+    places, turns = parts.placements, parts.task.penalties.turns
+    extra = views * penalty_flops(places, turns, views * args.batch_size, args.vcr_rows)
     return 3 * views * counter.get_total_flops() / batch, extra
