@@ -231,7 +231,8 @@ def test_counts_are_those_that_are_known_of_resnet18():
 
 @pytest.mark.parametrize("layers", ["pooled", "blocks"])
 def test_flops_added_are_those_that_torch_counts(found, layers):
-    """Ours leaves out that half of a symmetric product is enough."""
+    """Ours is what it costs at most: half of a symmetric product is enough, or samples times
+    samples where there are few."""
     recipe = {**found.recipe, "vcr_layers": layers}
     model = timm.create_model("test_resnet", num_classes=4).train()
     plain = counted(model)
@@ -239,7 +240,7 @@ def test_flops_added_are_those_that_torch_counts(found, layers):
     counts = [counted(model, penalties) for _ in range(4)]  # maps take turns over four
 
     share = (fmean(counts) - plain) / plain
-    assert 0.6 * added(found.entry, recipe) < share < 1.1 * added(found.entry, recipe)
+    assert 0.4 * added(found.entry, recipe) < share < 1.1 * added(found.entry, recipe)
 
 
 def counted(model, penalties=None) -> int:
