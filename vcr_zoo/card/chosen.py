@@ -50,6 +50,8 @@ def chosen_table(results: Iterable[Result]) -> str:
         gaps = differences(chosen[setting], start) if study.space else {}
         if OTHER in gaps:
             lines.append((study.recipe, -gaps[OTHER].mean, line(study, setting, gaps)))
+    if not lines:
+        return "(None yet.)"
     head = ["recipe", "what was varied", "chosen on validation", *COLUMNS.values(), "seeds"]
     return rows(head, [shown for *_, shown in sorted(lines)], right=3)
 

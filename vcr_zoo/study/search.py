@@ -117,7 +117,7 @@ def search(
     found = {recipe: tried(measured[recipe], plan, recipe, seeds) for recipe in recipes}
     for recipe, known in found.items():
         tell_of(recipe, known, plan, tell)
-    write(found, plan)
+    write(found, plan, seeds)
     together = shared([*found.values()]) if len(recipes) > 1 else found[recipes[0]]
     if len(recipes) > 1 and together:
         picture = folder / f"{space}.png"
@@ -193,14 +193,15 @@ def tell_of(recipe: str, found: Sequence[Trial], plan: Plan, tell: Callable[[str
         tell(f"\n{picture.parent / RESULTS}, {picture}")
 
 
-def write(found: Mapping[str, Sequence[Trial]], plan: Plan) -> None:
-    """All trials of all recipes as a table: SPACE.csv."""
+def write(found: Mapping[str, Sequence[Trial]], plan: Plan, seeds: Sequence[int]) -> None:
+    """All trials of all recipes as a table, accuracies as means over seeds: SPACE.csv."""
     names = list(SPACES[plan.space])
     plan.folder.mkdir(parents=True, exist_ok=True)
     with (plan.folder / f"{plan.space}.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["recipe", "trial", *names, "source", "others"])
+        table.writerow(["recipe", "seeds", "trial", *names, "source", "others"])
         for recipe, trials in found.items():
             for t in trials:
                 setting = [t.settings.get(name, "") for name in names]
-                table.writerow([recipe, t.number, *setting, f"{t.source:.4f}", f"{t.others:.4f}"])
+                means = [f"{value:.4f}" for value in (t.source, t.others)]
+                table.writerow([recipe, " ".join(map(str, seeds)), t.number, *setting, *means])
