@@ -29,6 +29,21 @@ def test_what_was_measured_on_the_published_file_stands_beside_a_runs(tmp_path):
     assert len(read(path)) == 2
 
 
+def test_what_was_recorded_of_weights_that_are_gone_goes_with_them(tmp_path):
+    """Also where the new ones were not measured so; runs stay, which nobody published."""
+    path, recorded = tmp_path / "results.jsonl", {"command": "vcr-zoo reproduce a.b"}
+    seconds = result(protocol="train", weights="old", **recorded)
+    others = result(model="c.d", weights="old", **recorded | {"command": "vcr-zoo reproduce c.d"})
+    add([seconds, others, result(weights="old")], path)
+    add([result(weights="new", **recorded)], path)
+
+    assert {(r.model, r.weights, r.command != "") for r in read(path)} == {
+        ("a.b", "new", True),
+        ("a.b", "old", False),
+        ("c.d", "old", True),
+    }
+
+
 def test_a_pair_trained_with_other_options_is_no_recipes(tmp_path):
     command = "vcr-zoo pair a.b --against a.c --seeds 0 --epochs 1"
     append(tmp_path / "new.jsonl", result(command=command))

@@ -15,7 +15,7 @@ from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
 
 LITE = "tf_efficientnet_lite0"
-LARGE = [name for name in recipes() if name.endswith(".base_in1k")]
+LARGE = [name for name in recipes() if name.endswith(".vcr_in1k")]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def pictures(tmp_path_factory):
 @pytest.mark.parametrize("name", LARGE)
 def test_recipes_for_imagenet_train_a_step_on_two_processes(name, pictures):
     """As they stand but for the batch; what they would take is estimated."""
-    words = ["--recipe", name, "-b", "2", "--workers", "0", "--vcr-alpha", "1", "--dry-run"]
+    words = ["--recipe", name, "-b", "2", "--workers", "0", "--dry-run"]
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run = subprocess.run(
         [sys.executable, *start, "train.py", str(pictures), *words],

@@ -17,7 +17,8 @@ from .words import MEASURES
 
 
 def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
-    """Enter results; one of the same measurement, of whatever weights, is replaced. How many.
+    """Enter results; one of the same measurement, of whatever weights, is replaced, and what was
+    recorded of weights that a name no longer has is left out. How many.
 
     Raises:
         FileNotFoundError: outside of a checkout, which alone has `model_cards/`.
@@ -28,7 +29,12 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
             "installed with pip install -e ."
         )
     new = {same(result): result for result in results}
-    kept = [result for result in read(path) if same(result) not in new]
+    weights = {r.model: r.weights for r in new.values() if recorded(r)}
+    kept = [
+        r
+        for r in read(path)
+        if same(r) not in new and not (recorded(r) and r.weights != weights.get(r.model, r.weights))
+    ]
     content = [
         json.dumps(asdict(result), sort_keys=True) + "\n" for result in [*kept, *new.values()]
     ]
@@ -78,7 +84,11 @@ def shown(result: Result) -> bool:
     return (result.protocol, result.metric) in MEASURES or result.protocol in (*TRIED, CHOSEN)
 
 
+def recorded(result: Result) -> bool:
+    """Whether it is of published weights, not of a run."""
+    return result.command.startswith(REPRODUCE)
+
+
 def same(result: Result) -> tuple:
     r = result
-    ours = r.command.startswith(REPRODUCE)
-    return (r.model, r.protocol, r.data, r.metric, r.seed, settings(r), ours)
+    return (r.model, r.protocol, r.data, r.metric, r.seed, settings(r), recorded(r))
