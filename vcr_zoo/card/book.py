@@ -81,7 +81,9 @@ def named(result: Result) -> set[str]:
 
 def shown(result: Result) -> bool:
     """Whether cards or claims have a place for it."""
-    return (result.protocol, result.metric) in MEASURES or result.protocol in (*TRIED, CHOSEN)
+    protocol, metric = result.protocol, result.metric
+    tried = protocol == CHOSEN or metric in TRIED.get(protocol, ())
+    return tried or (protocol, metric) in MEASURES
 
 
 def recorded(result: Result) -> bool:
