@@ -63,6 +63,8 @@ def test_a_file_of_results_is_entered(tmp_path):
     append(tmp_path / "new.jsonl", result(versions={"torch": "2"}))
     append(tmp_path / "new.jsonl", result(model="other.one"))
     append(tmp_path / "new.jsonl", result(metric="gradient"))  # no card shows it
+    looked_for = "vcr-zoo finetune a.b --method depth --budget 6"  # no point of a curve
+    append(tmp_path / "new.jsonl", result(protocol="finetune depth", command=looked_for))
 
     assert add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl") == 1
     (only,) = read(tmp_path / "results.jsonl")

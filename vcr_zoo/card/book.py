@@ -11,7 +11,7 @@ from vcr_zoo.zoo import replaced
 
 from .chosen import CHOSEN
 from .claims import JOINT, TRIED
-from .evidence import CARDS, REPRODUCE
+from .evidence import CARDS, DEPTHS, REPRODUCE
 from .gains import PAIR, settings
 from .words import MEASURES
 
@@ -82,6 +82,8 @@ def named(result: Result) -> set[str]:
 def shown(result: Result) -> bool:
     """Whether cards or claims have a place for it."""
     protocol, metric = result.protocol, result.metric
+    if protocol == DEPTHS and "--budget" in result.command:
+        return False  # a depth that was looked for is no point of a curve
     tried = protocol == CHOSEN or metric in TRIED.get(protocol, ())
     return tried or (protocol, metric) in MEASURES
 

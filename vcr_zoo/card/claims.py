@@ -364,7 +364,8 @@ PAPERS = (
         "2308.12058",
         (
             Claim(
-                "DR-Tune does better than fine-tuning at equal effective learning rate",
+                "DR-Tune does better than fine-tuning (equal rates being equal: its explicit form, "
+                "each with the rate that validation chose)",
                 "",
                 methods("dr-tune", "full"),
                 BY_FINETUNE,
