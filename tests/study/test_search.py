@@ -14,8 +14,8 @@ from vcr_zoo.card.book import add_file
 from vcr_zoo.cli import main
 from vcr_zoo.features import features, load_model
 from vcr_zoo.results import read
-from vcr_zoo.study import measure
-from vcr_zoo.study.measure import OWN, PROBE, RESULTS, TESTED
+from vcr_zoo.study import confirm, measure
+from vcr_zoo.study.measure import OWN, PROBE, RESULTS
 from vcr_zoo.study.search import Plan, search, tried
 from vcr_zoo.study.spaces import SPACES, Choice, Range, chosen, words
 from vcr_zoo.study.surface import Trial, best_of, best_setting, draw, marginals, report, shared
@@ -78,7 +78,7 @@ def alphas():
 def test_no_test_part_is_opened(made, monkeypatch):
     """Whatever is chosen with it would no longer be measured on it."""
     settings, _ = made
-    monkeypatch.setattr(measure, "load_test", None)
+    monkeypatch.setattr(confirm, "load_test", None)
     monkeypatch.setattr("vcr_zoo.suite.load_test", None)
     monkeypatch.setattr(measure, "load", lambda name, part: data.load(name, part))
     (settings["folder"] / f"{CONTROL}-vcr" / RESULTS).unlink()
@@ -231,7 +231,7 @@ def test_the_best_setting_is_measured_on_test_parts_with_other_seeds(made):
     """By the same network's own predictions, and a probe of scikit-learn's."""
     settings, told = made
     assert search([CONTROL], **settings, confirm=[1, 2]) == 0, told
-    rows = read(settings["folder"] / TESTED)
+    rows = read(settings["folder"] / confirm.RESULTS)
     best = max(tried(everything(settings["folder"]), plan_of(settings), CONTROL, [0])[1:], key=last)
 
     assert {r.seed for r in rows} == {1, 2} and len(rows) == 2 * 2 * 3
@@ -245,7 +245,9 @@ def test_the_best_setting_is_measured_on_test_parts_with_other_seeds(made):
     line = next(line for line in told[-2].splitlines() if line.startswith(f"| `{CONTROL}`"))
     assert f"{gain:+.2f} [" in line.split("|")[6] and line.split("|")[7].strip() == "2"
     with pytest.raises(ValueError, match="--train-num-samples 256"):
-        add_file(settings["folder"] / TESTED, {CONTROL}, settings["folder"] / "cards.jsonl")
+        add_file(
+            settings["folder"] / confirm.RESULTS, {CONTROL}, settings["folder"] / "cards.jsonl"
+        )
 
 
 def plan_of(settings):

@@ -1,5 +1,4 @@
-"""What a search measures of a network: on validation pictures, to choose by; of what was chosen, on
-test parts."""
+"""What a search measures of a network, on validation pictures: it chooses by that."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -10,16 +9,15 @@ from statistics import fmean
 import torch
 from torch import nn
 
-from vcr_zoo.card import chosen
-from vcr_zoo.data import Images, load, load_test
+from vcr_zoo.data import Images, load
 from vcr_zoo.features import features, load_model, weights_sha256
 from vcr_zoo.results import Result, append, read, versions
-from vcr_zoo.suite import Job, measured, targets
-from vcr_zoo.transfer.probe import choose, probe
+from vcr_zoo.suite import targets
+from vcr_zoo.transfer.probe import choose
 
 from .runs import Task
 
-RESULTS, TESTED = "search.jsonl", "chosen.jsonl"
+RESULTS = "search.jsonl"
 PICTURES = 5_000  # that a probe is fitted on at most
 STRENGTHS = tuple(10.0**k for k in range(-5, 3))  # values of C
 PROBING = {"pictures": PICTURES, "C": list(STRENGTHS)}
@@ -42,30 +40,6 @@ def validated(task: Task) -> list[Result]:
         return choose(*known(model, wanted.data), strengths=STRENGTHS)[1]["validation_top1"]
 
     return filled([own, *probes], task, task.run.parent / RESULTS, value)
-
-
-def tested(task: Task, space: str, recipes: Sequence[str], options: Sequence[str]) -> list[Result]:
-    """The same on test parts, of a setting of a space that was chosen for all of the recipes; C is
-    chosen on validation. `options` are those that were given beside the setting."""
-    args, setting = task.arguments, " ".join(task.options[len(options) :])
-    about = {"setting": setting, "options": " ".join(options)}
-    if setting:  # what a recipe is as it stands depends on no search
-        about |= {"space": space, "recipes": " ".join(recipes)}
-    level = {"level": args.label_level}
-    own = Result(task.name, args.dataset, chosen.CHOSEN, chosen.OWN, 0.0, task.seed, about | level)
-    probes = [
-        replace(own, data=data, metric=metric, settings=about | PROBING)
-        for metric, names in ((chosen.OTHER, targets(args.dataset)), (chosen.PROBE, [args.dataset]))
-        for data in names
-    ]
-
-    def value(model: nn.Module, wanted: Result) -> float:
-        if wanted.metric == chosen.OWN:
-            return measured(Job("eval", args.dataset, args.label_level), str(task.run))[0].value
-        parts = (*known(model, wanted.data), features(model, load_test(wanted.data)))
-        return probe(*parts, strengths=STRENGTHS)["top1"]
-
-    return filled([own, *probes], task, task.run.parent.parent / TESTED, value)
 
 
 def filled(

@@ -17,7 +17,9 @@ from vcr_zoo.suite import targets
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import SELF_SUPERVISED
 
-from .measure import OWN, PROBE, RESULTS, TESTED, brief, tested, validated
+from .confirm import RESULTS as CONFIRMED
+from .confirm import tested
+from .measure import OWN, PROBE, RESULTS, brief, validated
 from .runs import Task, carried_out, each
 from .spaces import SPACES, chosen, words
 from .surface import Trial, best_setting, draw, marginals, report, shared, standings
@@ -135,7 +137,7 @@ def search(
         work = partial(tested, space=space, recipes=recipes, options=plan.options)
         known, lost = carry_out(tasks, work, plan, jobs, tell)
         tell(f"\non test parts\n{chosen_table(r for one in known.values() for r in one)}")
-        tell(f"\n{folder / TESTED}")
+        tell(f"\n{folder / CONFIRMED}")
         failed += lost
     return failed
 
