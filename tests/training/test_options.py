@@ -70,7 +70,9 @@ def test_later_options_have_the_obvious_type(name, kind):
 
 
 def flags() -> list[argparse.Action]:
-    return [a for a in parser()._actions if a.nargs == 0 and a.dest != "help"]
+    return [
+        a for a in parser()._actions if a.nargs == 0 and a.dest not in ("help", argparse.SUPPRESS)
+    ]
 
 
 @pytest.mark.parametrize("action", flags(), ids=lambda action: action.dest)
@@ -166,3 +168,23 @@ def test_a_configuration_names_no_other(tmp_path):
     (tmp_path / "c.yaml").write_text("config: other.yaml\n")
     with pytest.raises(ValueError, match="unknown key 'config'"):
         parse(["-c", str(tmp_path / "c.yaml")])
+
+
+def test_one_word_switches_on_what_the_zoos_recipes_share():
+    """Whatever else is said on the command line counts for more, before it or after."""
+    ours = vars(parse(["--recipe", "test_resnet.base_fmnist4", "--vcr"]))
+    theirs = vars(parse(["--recipe", "test_resnet.vcr_fmnist4"]))
+    assert {name for name in ours if ours[name] != theirs[name]} <= {"recipe", "given"}
+    assert {"vcr_alpha", "vcr_beta", "vcr_layers"} <= parse(["--vcr"]).given
+
+    for words in (["--vcr", "--vcr-beta", "2"], ["--vcr-beta", "2", "--vcr"]):
+        args = parse(words)
+        assert (args.vcr_alpha, args.vcr_beta, args.vcr_layers) == (0.39, 2.0, "pooled")
+    assert "vcr" not in vars(args) and parse([]).vcr_alpha == 0
+
+
+def test_the_word_is_no_key_of_a_file(tmp_path):
+    """There the coefficients themselves belong, which somebody will read."""
+    (tmp_path / "mine.yaml").write_text("vcr: true")
+    with pytest.raises(ValueError, match="unknown key 'vcr'"):
+        parse(["--config", str(tmp_path / "mine.yaml")])

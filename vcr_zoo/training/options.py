@@ -7,6 +7,7 @@ file written for it runs here; the last group is ours. A flag overrides --config
 
 import argparse
 import os
+import sys
 from argparse import BooleanOptionalAction
 from importlib import resources
 from pathlib import Path
@@ -18,7 +19,9 @@ from vcr_zoo.results import closest
 
 ABOUT = """Train a timm model, with VCR if asked for.
 With --timm-script PATH, run your own copy of timm's script with its options and --vcr-*."""
-EXAMPLE = "train.py my/pictures --model resnet18 --num-classes 3 --vcr-alpha 1 --vcr-beta 1"
+EXAMPLE = "train.py my/pictures --model resnet18 --num-classes 3 --vcr"
+# What the zoo's recipes share: chosen on validation for several networks, docs/search.md.
+UNTUNED = ("--vcr-layers", "pooled", "--vcr-alpha", "0.39", "--vcr-beta", "0.34")
 SELF_SUPERVISED = ("simclr", "vicreg", "barlow", "simsiam")  # tasks that see no labels
 FLAG = {"action": BooleanOptionalAction, "default": False}
 FLOATS = {"type": float, "nargs": "+", "default": None}
@@ -28,6 +31,17 @@ INTS = {"type": int, "nargs": "+", "default": None}
 def opt(*names: str, **settings) -> tuple[tuple[str, ...], dict]:
     """One row of the table: names and what argparse is told about them."""
     return names, settings
+
+
+class Shorthand(argparse.Action):
+    """A word that `spelled_out` has read already; it leaves no value of its own."""
+
+    def __init__(self, option_strings, dest, help):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+        self.default = argparse.SUPPRESS
+
+    def __call__(self, *_):
+        pass
 
 
 class Pairs(ParseKwargs):
@@ -285,6 +299,7 @@ OPTIONS = {
     ],
     "VCR and this project": [
         opt("--recipe", type=str, default="", help="a packaged recipe, as test_resnet.vcr_fmnist4"),
+        opt("--vcr", action=Shorthand, help=f"without tuning: {' '.join(UNTUNED)}"),
         opt("--vcr-alpha", type=float, default=0.0, help="weight of the variance term"),
         opt("--vcr-beta", type=float, default=0.0, help="weight of the covariance term"),
         opt("--vcr-delta", type=float, default=1.0, help="smooth-L1 threshold; 0: plain square"),
@@ -337,6 +352,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         ValueError: for an option, key or value that does not exist, with the closest that do.
         LookupError: for a recipe that does not exist.
     """
+    argv = spelled_out(argv)
     stated = _stated(argv)
     made = parser()
     config = stated.get("config")
@@ -349,7 +365,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def _stated(argv: list[str] | None) -> dict:
+def spelled_out(argv: list[str] | None) -> list[str]:
+    """A command line with the options that --vcr stands for, which others on it override."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    return [*UNTUNED, *argv] if "--vcr" in argv else argv
+
+
+def _stated(argv: list[str]) -> dict:
     """What the command line itself states, by name."""
     made = parser()
     for action in made._actions:

@@ -21,7 +21,7 @@ from timm.task import (
     TokenDistillationTask,
 )
 
-from .options import OPTIONS, read_yaml, vcr_settings
+from .options import OPTIONS, read_yaml, spelled_out, vcr_settings
 from .task import regularized
 
 TASKS = (
@@ -48,9 +48,9 @@ def launch(argv: list[str]) -> int:
     own = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
     own.add_argument("--timm-script", required=True)
     for names, settings in OPTIONS[TITLE]:
-        if names[0].startswith("--vcr-"):
+        if names[0].startswith("--vcr"):
             own.add_argument(*names, **settings)
-    ours, theirs = own.parse_known_args(argv)
+    ours, theirs = own.parse_known_args(spelled_out(argv))
     script = Path(ours.timm_script)
     if not script.is_file():
         raise ValueError(f"--timm-script {script}: there is no such file")
