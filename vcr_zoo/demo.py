@@ -224,7 +224,9 @@ def measure(
     values = {
         "source": source_accuracy(run, known["source"][0]),
         "subclasses": step(probe(fit, validation, test, strengths=STRENGTHS)["top1"]),
-        "fewshot": step(fewshot(fit, test, shots=(SHOTS,), draws=DRAWS)[f"{SHOTS}-shot"]),
+        "fewshot": step(
+            fewshot(fit, validation, test, shots=(SHOTS,), draws=DRAWS)[f"{SHOTS}-shot"]
+        ),
     }
     if "silhouettes" in known:
         values["silhouettes"] = step(probe(*known["silhouettes"], strengths=STRENGTHS)["top1"])

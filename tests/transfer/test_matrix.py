@@ -15,10 +15,10 @@ from vcr_zoo.data import DATASETS
 from vcr_zoo.features import features as read_features
 from vcr_zoo.results import read
 from vcr_zoo.transfer import matrix
-from vcr_zoo.transfer.fewshot import fewshot_right
+from vcr_zoo.transfer.fewshot import RIDGES, fewshot_right
 from vcr_zoo.transfer.knn import knn_votes
 from vcr_zoo.transfer.matrix import PROTOCOLS, Cell, cells, measure, right, run
-from vcr_zoo.transfer.probe import choose
+from vcr_zoo.transfer.probe import STRENGTHS, choose
 
 from .made import network, pictures
 
@@ -256,8 +256,12 @@ def test_settings_that_are_written_down_are_those_used(protocol, function):
     """The defaults of the functions, which the matrix does not change."""
     defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
 
-    written = {name: value for name, value in matrix.SETTINGS[protocol].items() if name != "C"}
+    settings = matrix.SETTINGS[protocol]
+    written = {name: value for name, value in settings.items() if name not in ("C", "ridge")}
     assert written == {name: defaults[name] for name in written}
+    for name, values in (("C", STRENGTHS), ("ridge", RIDGES)):
+        said = f"{len(values)} values, {min(values):g} to {max(values):g}"
+        assert settings.get(name, said).replace("1e5", "100000").replace("1e-6", "1e-06") == said
 
 
 @pytest.mark.parametrize(

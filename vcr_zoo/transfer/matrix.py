@@ -30,7 +30,7 @@ from vcr_zoo.results import Result, append, closest, read, versions
 
 from .check import check
 from .coarse_to_fine import levels, parents
-from .fewshot import fewshot_right
+from .fewshot import choose_ridges, fewshot_right
 from .knn import knn_votes
 from .probe import choose
 from .prototype import nearest_mean
@@ -92,9 +92,10 @@ def by_prototype(train: Features, validation: Features, test: Test, cell: Cell) 
 
 def by_fewshot(train: Features, validation: Features, test: Test, cell: Cell) -> Outcome:
     """`fewshot.fewshot`; the main metric is that of the most shots."""
-    right = fewshot_right(train, checked(train, test()), seed=cell.seed)
-    main, *others = reversed(right)
-    return {name: right[name].mean().item() for name in (main, *others)}, right[main]
+    ridges = choose_ridges(train, validation, seed=cell.seed)
+    right = fewshot_right(train, checked(train, test()), ridges, seed=cell.seed)
+    accuracy = {f"{k}-shot": right[k].mean().item() for k in reversed(right)}
+    return accuracy | {f"ridge_{k}": ridges[k] for k in right}, right[max(right)]
 
 
 def by_coarse_to_fine(train: Features, validation: Features, test: Test, cell: Cell) -> Outcome:
@@ -246,7 +247,7 @@ SETTINGS = {
     "probe": {"C": "45 values, 1e-6 to 1e5", "tolerance": 1e-5},
     "coarse-to-fine": {"C": "45 values, 1e-6 to 1e5", "tolerance": 1e-5},
     "knn": {"k": 20, "temperature": 0.07},
-    "fewshot": {"draws": 5, "ridge": 0.3},
+    "fewshot": {"draws": 5, "ridge": "7 values, 0.01 to 10"},
 }
 MAIN = {
     "probe": ("top1",),
