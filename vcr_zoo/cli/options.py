@@ -1,7 +1,17 @@
 """Options that several commands have, in the same words everywhere."""
 
 MODEL = "a registered name, hf-hub:owner/name, or a run's folder"
-ANY_DATA = "data sets, or your own: folder/PATH, wds/PATH, hfds/NAME"
+
+
+def add_data(parser) -> None:
+    """Data sets, one or more."""
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="data sets, or your own: folder/PATH, wds/PATH, hfds/NAME",
+    )
 
 
 def add_seeds(parser, *seeds: int) -> None:

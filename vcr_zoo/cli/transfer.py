@@ -3,8 +3,8 @@
 import sys
 
 from .options import (
-    ANY_DATA,
     MODEL,
+    add_data,
     add_jobs,
     add_level,
     add_loop_options,
@@ -31,13 +31,7 @@ def add_transfer(commands) -> None:
         help="a registered name, hf-hub:owner/name, local-dir:folder, a run's folder or a "
         "checkpoint; {seed} in it stands for each seed",
     )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        required=True,
-        metavar="NAME",
-        help=ANY_DATA,
-    )
+    add_data(parser)
     parser.add_argument(
         "--protocol",
         nargs="+",
@@ -175,13 +169,7 @@ def add_finetune(commands) -> None:
         metavar="MODEL",
         help="a registered name, hf-hub:owner/name or a run's folder; A+B joins networks",
     )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        required=True,
-        metavar="NAME",
-        help=ANY_DATA,
-    )
+    add_data(parser)
     parser.add_argument(
         "--method",
         nargs="+",

@@ -119,9 +119,7 @@ def draw(found: Sequence[Trial], space: Mapping, path: Path, title: str) -> None
     zero = start.others if start else fmean(t.others for t in found)
     trials = [t for t in found if t.number]
     floor, best = floor_of(found), best_of(found)
-    enough = [
-        t for t in trials if t.source >= floor
-    ]  # what broke the network has no say in colours
+    enough = [t for t in trials if t.source >= floor]  # what broke a network sets no colours
     most = max((abs(t.others - zero) for t in enough or trials), default=0) * 100 or 1
 
     def place(t: Trial) -> tuple[float, float]:
