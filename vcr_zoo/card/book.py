@@ -50,7 +50,10 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
             than their recipes'.
     """
     if not source.exists():
-        raise FileNotFoundError(f"there is no {source}")
+        raise FileNotFoundError(
+            f"there is no {source}: `vcr-zoo pair` writes runs/pairs/results.jsonl, and `search "
+            "--confirm` runs/search/chosen.jsonl"
+        )
     names = set(names)
     found = [r for r in read(source) if shown(r) and (named(r) <= names or r.protocol == JOINT)]
     for r in found:

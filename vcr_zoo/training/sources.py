@@ -61,7 +61,10 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
     if not args.dataset and not args.data_dir:
         raise ValueError("no data: give --data-dir FOLDER, or --dataset NAME")
     if not args.dataset and not Path(args.data_dir).exists():
-        raise ValueError(f"{args.data_dir} does not exist")
+        raise ValueError(
+            f"{args.data_dir} does not exist: give a folder with train/CLASS and validation/CLASS, "
+            "or --dataset NAME (`vcr-zoo data list` shows names)"
+        )
     if not args.dataset:
         _check_split(Path(args.data_dir), split)
     _installed(args.dataset)
