@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
+from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from vcr_zoo.diagnostics.style import STYLES, plt, role
@@ -20,7 +22,7 @@ from .words import HEADLINES
 COST = "accuracy_vs_cost.png"
 COMPARED = {headline[:2] for headline in HEADLINES.values()}
 DRAWN = "VCR numbers"  # key of the stamp in the file
-STYLE_VERSION = 2  # to be raised when the drawing changes, so that pictures are drawn again
+STYLE_VERSION = 3  # to be raised when the drawing changes, so that pictures are drawn again
 
 
 def pictures(found: Evidence, folder: Path | None = None) -> dict[str, bytes]:
@@ -156,14 +158,21 @@ def draw_cost(shown: list[tuple[str, str, float, float, list[float]]]):
         1, max(len(sources), 1), figsize=size, squeeze=False, layout="constrained"
     )
     for panel, source in zip(axes[0], sources, strict=False):
-        here = (others for one, *others in shown if one == source)
+        here = [others for one, *others in shown if one == source]
+        middle = fmean(math.log(macs) for _, macs, *_ in here)
         for architecture, macs, control, (vcr, low, high) in here:
             panel.plot([macs, macs], [control, vcr], color="gray", linewidth=0.8, zorder=1)
             panel.plot(macs, control, "o", color=STYLES["control"]["color"])
             bars = [[max(vcr - low, 0)], [max(high - vcr, 0)]]
             panel.errorbar(macs, vcr, bars, fmt="s", capsize=3, color=STYLES["vcr"]["color"])
-            panel.annotate(architecture, (macs, vcr), (6, 0), textcoords="offset points")
+            side, shift = ("left", 6) if math.log(macs) <= middle else ("right", -6)  # inwards
+            panel.annotate(
+                architecture, (macs, vcr), (shift, 0), textcoords="offset points", ha=side
+            )
         panel.set(xscale="log", xlabel="million multiply-accumulates a picture", title=source)
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter("")
         panel.margins(x=0.3)
         panel.grid(alpha=0.3)
     axes[0, 0].set_ylabel("linear probe, mean of other sets, %")
