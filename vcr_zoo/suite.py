@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from vcr_zoo.data import load_test
+from vcr_zoo.data.load import described
 from vcr_zoo.data.registry import DATASETS
 from vcr_zoo.diagnostics.cdnv import cdnv
 from vcr_zoo.diagnostics.collapse import nearest_class_correct
@@ -53,6 +54,11 @@ def suite(recipe: Namespace) -> list[Job]:
     own += [Job("spectrum", source), Job("collapse", source, level), Job("information", source)]
     shots = [Job("fewshot", name) for name in (source, *targets(source))]
     return [*own, *shots, *(Job("probe", name) for name in (*targets(source), source))]
+
+
+def slow(job: Job) -> bool:
+    """Whether --quick leaves an evaluation out: it fits on more than 20,000 training pictures."""
+    return job.protocol in ("knn", "probe") and described(job.data).pictures.get("train", 0) > LARGE
 
 
 def targets(source: str) -> tuple[str, ...]:

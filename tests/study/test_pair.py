@@ -51,6 +51,20 @@ def test_every_network_is_measured_with_the_whole_suite(made):
     assert len({r.cell() for r in rows}) == len(rows)
 
 
+def test_a_quick_pair_leaves_large_probes_out_until_they_are_asked_for(made, small_sets):
+    settings = made[0] | {"folder": small_sets / "quick", "tell": lambda line: None}
+    path = settings["folder"] / RESULTS
+
+    assert pair(VCR, CONTROL, seeds=[0], quick=True, **settings) == 0
+    quick = read(path)
+    assert {r.data for r in quick if r.protocol == "fewshot"} == {"mnist", "fmnist"}
+    assert not [r for r in quick if r.protocol == "probe"]
+
+    assert pair(VCR, CONTROL, seeds=[0], **settings) == 0
+    assert read(path)[: len(quick)] == quick
+    assert {r.data for r in read(path)[len(quick) :]} == {"mnist", "fmnist"}
+
+
 def test_the_table_pairs_seeds_and_averages_over_targets(made):
     settings, told = made
     ours, theirs = (values(settings["folder"], n, "probe", "mnist", "top1") for n in (VCR, CONTROL))

@@ -43,6 +43,7 @@ def add_pair(commands) -> None:
     parser.add_argument("--against", required=True, metavar="CONTROL", help="its control's recipe")
     add_seeds(parser, 0, 1, 2, 3, 4)
     add_jobs(parser, "networks")
+    parser.add_argument("--quick", action="store_true", help="measure only what takes seconds")
     parser.add_argument("--output", default="runs/pairs", help="folder (default: runs/pairs)")
     parser.set_defaults(run=run_pair, passes_rest=True)
 
@@ -53,7 +54,7 @@ def run_pair(args) -> int:
     from vcr_zoo.study.pair import pair
 
     options = {"seeds": args.seeds, "folder": Path(args.output), "jobs": args.jobs}
-    options["options"] = args.rest
+    options |= {"quick": args.quick, "options": args.rest}
     return 2 if pair(args.name, args.against, **options) else 0
 
 

@@ -15,10 +15,9 @@ from vcr_zoo.card.book import add
 from vcr_zoo.card.evidence import CARDS, REPRODUCE, entry_called
 from vcr_zoo.card.words import PART, POINT, measure
 from vcr_zoo.data import DATASETS, is_named
-from vcr_zoo.data.load import described
 from vcr_zoo.remote import download
 from vcr_zoo.results import Result, hardware, read, versions
-from vcr_zoo.suite import LARGE, OURS, Job, measured, suite
+from vcr_zoo.suite import OURS, Job, measured, slow, suite
 from vcr_zoo.training import parse, train
 from vcr_zoo.training.settle import check_recipe
 from vcr_zoo.transfer import matrix
@@ -42,11 +41,6 @@ class Comparison(NamedTuple):
             and self.found.fingerprint == self.stated.fingerprint
             and abs(self.found.value - self.stated.value) <= self.tolerance
         )
-
-
-def slow(job: Job) -> bool:
-    """Whether --quick leaves an evaluation out: it reads more than 20,000 training pictures."""
-    return job.protocol in ("knn", "probe") and described(job.data).pictures.get("train", 0) > LARGE
 
 
 def of_published(

@@ -4,13 +4,14 @@ import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from vcr_zoo.card.gains import PAIR, Paired, comparison
 from vcr_zoo.results import Result, append, hardware, read
-from vcr_zoo.suite import measured, suite
+from vcr_zoo.suite import measured, slow, suite
 from vcr_zoo.training import parse
 
 from .runs import Task, carried_out, each
@@ -25,6 +26,7 @@ def pair(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     folder: Path = Path("runs/pairs"),
     jobs: int = 1,
+    quick: bool = False,
     options: Sequence[str] = (),
     tell: Callable[[str], None] = tqdm.write,
 ) -> int:
@@ -36,6 +38,7 @@ def pair(
     Args:
         name, against: recipes, which differ in VCR's coefficients alone.
         jobs: networks at a time, which share the cores.
+        quick: leave probes on more than 20,000 pictures out; without it they are added later.
         options: of training, over those of both recipes.
         tell: receives a line for each network, and the table.
 
@@ -60,7 +63,7 @@ def pair(
         for which in (against, name)
     ]
     failed = 0
-    outcomes = carried_out(tasks, evaluated, jobs)
+    outcomes = carried_out(tasks, partial(evaluated, quick=quick), jobs)
     bar = tqdm(outcomes, total=len(tasks), unit="network", disable=jobs == 1)  # one shows its own
     for done, (task, outcome) in enumerate(bar, start=1):
         told = outcome if isinstance(outcome, Exception) else brief(outcome)
@@ -87,13 +90,16 @@ def command(name: str, against: str, seed: int, options: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def evaluated(task: Task) -> list[Result]:
-    """Measure a network with the whole suite, and write down what is not there yet."""
+def evaluated(task: Task, quick: bool = False) -> list[Result]:
+    """Measure a network with the suite, all of it or what is quick, and write down what is not
+    there yet."""
     path, found = task.run.parent / RESULTS, []
     known = {r.cell() for r in read(path)}
     cells = {"cells": task.run.parent / "cells.jsonl"}
     with tempfile.TemporaryDirectory() as cache:  # of features that nobody asks for again
         for job in suite(task.arguments):
+            if quick and slow(job):
+                continue
             for result in measured(job, str(task.run), seed=task.seed, cache=cache, **cells):
                 versions = {**result.versions, "hardware": hardware()}
                 named = replace(result, model=task.name, command=task.command, versions=versions)
