@@ -44,6 +44,18 @@ def test_what_was_recorded_of_weights_that_are_gone_goes_with_them(tmp_path):
     }
 
 
+@pytest.mark.parametrize("command", ["reproduce", "finetune", "depth"])
+def test_rates_that_were_chosen_for_old_weights_go_with_them(command, tmp_path):
+    """Settings differ from trial to trial: other ones do not make an old network's results new."""
+    path, words = tmp_path / "results.jsonl", f"vcr-zoo {command} a.b --data d"
+    add([result(settings={"lr": 0.1}, weights="old", command=words)], path)
+    add([result(settings={"lr": 0.2}, weights="new", command=words)], path)
+    assert [r.weights for r in read(path)] == ["new"]
+
+    add([result(settings={"lr": 0.1}, weights="new", command=words)], path)
+    assert len(read(path)) == 2
+
+
 def test_a_pair_trained_with_other_options_is_no_recipes(tmp_path):
     command = "vcr-zoo pair a.b --against a.c --seeds 0 --epochs 1"
     append(tmp_path / "new.jsonl", result(command=command))

@@ -15,6 +15,8 @@ from .evidence import CARDS, DEPTHS, REPRODUCE
 from .gains import PAIR, settings
 from .words import MEASURES
 
+PUBLISHED = (REPRODUCE, "vcr-zoo finetune ", "vcr-zoo depth ")  # commands that take weights by name
+
 
 def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
     """Enter results; one of the same measurement, of whatever weights, is replaced, and what was
@@ -29,11 +31,11 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
             "installed with pip install -e ."
         )
     new = {same(result): result for result in results}
-    weights = {r.model: r.weights for r in new.values() if recorded(r)}
+    weights = {(r.model, published(r)): r.weights for r in new.values() if published(r)}
     kept = [
         r
         for r in read(path)
-        if same(r) not in new and not (recorded(r) and r.weights != weights.get(r.model, r.weights))
+        if same(r) not in new and r.weights == weights.get((r.model, published(r)), r.weights)
     ]
     content = [
         json.dumps(asdict(result), sort_keys=True) + "\n" for result in [*kept, *new.values()]
@@ -91,11 +93,11 @@ def shown(result: Result) -> bool:
     return tried or (protocol, metric) in MEASURES
 
 
-def recorded(result: Result) -> bool:
-    """Whether it is of published weights, not of a run."""
-    return result.command.startswith(REPRODUCE)
+def published(result: Result) -> str:
+    """The command that measured it, if it is of published weights and not of runs; else nothing."""
+    return next((start for start in PUBLISHED if result.command.startswith(start)), "")
 
 
 def same(result: Result) -> tuple:
     r = result
-    return (r.model, r.protocol, r.data, r.metric, r.seed, settings(r), recorded(r))
+    return (r.model, r.protocol, r.data, r.metric, r.seed, settings(r), published(r))
