@@ -32,6 +32,7 @@ from vcr_zoo.transfer.fewshot import fewshot
 from vcr_zoo.transfer.probe import probe
 
 CONTROL, VCR = "test_resnet.base_fmnist4", "test_resnet.vcr_fmnist4"
+SHORT = ("--epochs", "4", "--val-interval", "4")  # a fifth of their recipes'
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # values of C that the probe chooses from
 PICTURES = 5_000  # that a probe is fitted on
 SHOTS, DRAWS = 5, 10
@@ -95,7 +96,7 @@ def demo(
             spectra.png.
         seeds: pairs to train.
         data_folder: where Fashion-MNIST lies, if it is not to be fetched.
-        options: of training, over those of the recipes.
+        options: of training, over those of the recipes, of whose epochs a fifth are trained.
         tell: receives lines worth reading; a bar on standard error shows progress.
 
     Raises:
@@ -155,8 +156,8 @@ def three(name: str, folder: Path | None) -> tuple[Images, Images, Images]:
 
 
 def arguments(name: str, seed: int, folder: Path, options: Sequence[str]) -> Namespace:
-    """What a network is trained with: its recipe, its seed and a folder of its own."""
-    own = ["--recipe", name, "--seed", str(seed), "--experiment", f"{name}-seed{seed}"]
+    """What a network is trained with: its recipe, shortened, its seed and a folder of its own."""
+    own = ["--recipe", name, *SHORT, "--seed", str(seed), "--experiment", f"{name}-seed{seed}"]
     return parse([*own, "--output", str(folder), "--overwrite", *options])
 
 
