@@ -45,6 +45,7 @@ from .clients import TOKEN, contents, made
 from .loopback import Fault
 
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
+RECIPE = parse(["--recipe", VCR])
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_what_is_published_is_all_that_a_reader_needs(hub, manifest):
     assert set(files) >= {"results.jsonl", "spectrum.png", "transfer.png"}
     assert not [path for path in files if path.endswith((".bin", ".pt", ".pth", ".pkl"))]
     assert f'"hf-hub:org/{VCR}"' in files["README.md"].decode()
-    assert yaml.safe_load(files["recipe.yaml"])["vcr_beta"] == 0.34
+    assert yaml.safe_load(files["recipe.yaml"])["vcr_beta"] == RECIPE.vcr_beta
     assert not re.search(rb"/(work|root|home|tmp)/", b"".join(files.values()))
 
 
@@ -129,8 +130,8 @@ def test_a_pair_of_runs_goes_to_the_hub_without_the_package(hub, manifest, runs)
 
 def test_a_run_of_another_recipe_is_refused(manifest, runs):
     args = runs[VCR] / "args.yaml"
-    args.write_text(args.read_text().replace("epochs: 4", "epochs: 1"))
-    with pytest.raises(ValueError, match="epochs is 1, in the recipe 4"):
+    args.write_text(args.read_text().replace(f"epochs: {RECIPE.epochs}", "epochs: 1"))
+    with pytest.raises(ValueError, match=f"epochs is 1, in the recipe {RECIPE.epochs}"):
         release(VCR, "org", runs=runs, license="mit", control=CONTROL, path=manifest)
 
 

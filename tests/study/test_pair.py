@@ -204,5 +204,6 @@ def test_a_task_is_trained_by_its_recipe_seed_and_options(tmp_path):
     task = Task(VCR, 3, tmp_path / "run", "", ("--epochs", "1"))
     args = task.arguments
 
-    assert (args.seed, args.epochs, args.vcr_alpha, args.experiment) == (3, 1, 0.39, "run")
+    assert (args.seed, args.epochs, args.experiment) == (3, 1, "run")
+    assert args.vcr_alpha == parse(["--recipe", VCR]).vcr_alpha > 0
     assert Path(args.output) == tmp_path

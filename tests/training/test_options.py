@@ -170,10 +170,10 @@ def test_a_configuration_names_no_other(tmp_path):
         parse(["-c", str(tmp_path / "c.yaml")])
 
 
-def test_one_word_switches_on_what_the_zoos_recipes_share():
+def test_one_word_switches_on_what_recipes_share_that_were_not_tuned():
     """Whatever else is said on the command line counts for more, before it or after."""
-    ours = vars(parse(["--recipe", "test_resnet.base_fmnist4", "--vcr"]))
-    theirs = vars(parse(["--recipe", "test_resnet.vcr_fmnist4"]))
+    ours = vars(parse(["--recipe", "test_vit.base_fmnist4", "--vcr"]))
+    theirs = vars(parse(["--recipe", "test_vit.vcr_fmnist4"]))
     assert {name for name in ours if ours[name] != theirs[name]} <= {"recipe", "given"}
     assert {"vcr_alpha", "vcr_beta", "vcr_layers"} <= parse(["--vcr"]).given
 
