@@ -267,5 +267,5 @@ def check_recipe(run: Path, name: str, *options: str) -> None:
     if differ:
         raise ValueError(
             f"{run} was not trained as the recipe of {name} says: {'; '.join(differ[:5])}. "
-            f"Train it with --recipe {name}, or write a recipe of its own"
+            f"Train it with --recipe {name}, or let the recipe say what it was trained with"
         )
