@@ -73,9 +73,7 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
 
 
 def beside(result: Result) -> str:
-    """Options that a study was given beside its recipes."""
-    if result.protocol == CHOSEN:
-        return result.settings["options"]
+    """Options that a pair was given beside its recipes."""
     return shlex.join(shlex.split(result.command)[7:]) if result.command.startswith(PAIR) else ""
 
 

@@ -28,12 +28,13 @@ class Study(NamedTuple):
     """A space searched for a recipe, or for several together."""
 
     recipe: str
-    space: str
-    recipes: str  # that the setting was chosen for
+    options: str  # of training, over the recipe's, of all that was tried
+    space: str = ""  # none: the recipe as it stands
+    recipes: str = ""  # that the setting was chosen for
 
     @classmethod
     def of(cls, result: Result) -> "Study":
-        return cls(result.model, *(result.settings.get(name, "") for name in ("space", "recipes")))
+        return cls(result.model, *(result.settings.get(name, "") for name in cls._fields[1:]))
 
 
 def chosen_table(results: Iterable[Result]) -> str:
@@ -46,10 +47,11 @@ def chosen_table(results: Iterable[Result]) -> str:
     lines = []
     for study, chosen in found.items():
         *_, setting = chosen  # the latest
-        start = found.get(Study(study.recipe, "", ""), {}).get("", [])
+        start = found.get(Study(study.recipe, study.options), {}).get("", [])
         gaps = differences(chosen[setting], start) if study.space else {}
         if OTHER in gaps:
-            lines.append((study.recipe, -gaps[OTHER].mean, line(study, setting, gaps)))
+            order = (study.recipe, study.options, -gaps[OTHER].mean)
+            lines.append((*order, line(study, setting, gaps)))
     if not lines:
         return "(None yet.)"
     head = ["recipe", "what was varied", "chosen on validation", *COLUMNS.values(), "seeds"]
@@ -61,7 +63,8 @@ def line(study: Study, setting: str, gaps: dict[str, Interval]) -> list[str]:
     what = VARIED.get(study.space, study.space) + f"; one for {many} networks" * (many > 1)
     shown = [str(gaps[metric].scaled(100)) if metric in gaps else "" for metric in COLUMNS]
     seeds = str(gaps[OTHER].n)
-    return [code(study.recipe), what, code(setting.replace("--vcr-", "")), *shown, seeds]
+    recipe = code(f"{study.recipe} {study.options}".strip())
+    return [recipe, what, code(setting.replace("--vcr-", "")), *shown, seeds]
 
 
 def differences(chosen: Iterable[Result], start: Iterable[Result]) -> dict[str, Interval]:
