@@ -196,6 +196,7 @@ def fmean_of(rows, start=False):
         (["--trials", "41"], "there is no trial 41"),
         (["--jobs", "0"], "--jobs of 1 or more"),
         (["--epoch", "3"], "--epoch"),
+        (["--trails", "41"], "unknown option --trails. Closest: --trials."),
         (["--seed", "3"], "give --seeds"),
         (["--confirm", "1", "0"], "seed 0 has a part in the choice"),
     ],

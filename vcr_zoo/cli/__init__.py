@@ -6,6 +6,7 @@ what it needs: help is quick.
 
 import argparse
 import sys
+from difflib import get_close_matches
 
 from . import bench, data, learn, look, publish, transfer
 
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     try:
+        check_own(rest, list(commands.choices[args.command]._option_string_actions))
         return args.run(args) or 0
     except KeyboardInterrupt as stopped:
         print(f"vcr-zoo {args.command}: {stopped or 'stopped'}", file=sys.stderr)
@@ -54,3 +56,17 @@ def main(argv: list[str] | None = None) -> int:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"vcr-zoo {args.command}: {message}", file=sys.stderr)
         return 2
+
+
+def check_own(rest: list[str], own: list[str]) -> None:
+    """Refuse a misspelt option of the command itself among those that it passes on to training."""
+    given = {word.split("=")[0] for word in rest if word.startswith("--")}
+    near = {word: get_close_matches(word, own, n=1, cutoff=0.8) for word in given}
+    if not any(near.values()):
+        return
+    from vcr_zoo.training.options import parser
+
+    known = parser()._option_string_actions
+    for word, matches in near.items():
+        if matches and word not in known:
+            raise ValueError(f"unknown option {word}. Closest: {matches[0]}.")
