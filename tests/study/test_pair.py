@@ -100,7 +100,7 @@ def test_another_training_in_the_same_folder_is_refused_and_nothing_lost(made):
     before = (settings["folder"] / RESULTS).read_bytes()
 
     assert pair(VCR, CONTROL, seeds=[0], **other) == 2
-    assert "lr is 0.003, in the recipe 0.5" in told[0]
+    assert "lr is 0.003, not 0.5" in told[0]
     assert (settings["folder"] / RESULTS).read_bytes() == before
 
 

@@ -20,7 +20,7 @@ PUBLISHED = (REPRODUCE, "vcr-zoo finetune ", "vcr-zoo depth ")  # commands that 
 
 def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
     """Enter results; one of the same measurement, of whatever weights, is replaced, and what was
-    recorded of weights that a name no longer has is left out. How many.
+    recorded of weights that a name, or a seed of a pair, no longer has is left out. How many.
 
     Raises:
         FileNotFoundError: outside of a checkout, which alone has `model_cards/`.
@@ -31,14 +31,12 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
             "installed with pip install -e ."
         )
     new = {same(result): result for result in results}
-    weights = {(r.model, published(r)): r.weights for r in new.values() if published(r)}
-    kept = [
-        r
-        for r in read(path)
-        if same(r) not in new and r.weights == weights.get((r.model, published(r)), r.weights)
-    ]
+    weights = {network(r): r.weights for r in new.values() if network(r)}
+    kept = [r for r in read(path) if same(r) not in new]
     content = [
-        json.dumps(asdict(result), sort_keys=True) + "\n" for result in [*kept, *new.values()]
+        json.dumps(asdict(r), sort_keys=True) + "\n"
+        for r in [*kept, *new.values()]
+        if r.weights == weights.get(network(r), r.weights)
     ]
     replaced(path, "".join(content).encode())
     return len(new)
@@ -94,6 +92,13 @@ def shown(result: Result) -> bool:
 def published(result: Result) -> str:
     """The command that measured it, if it is of published weights and not of runs; else nothing."""
     return next((start for start in PUBLISHED if result.command.startswith(start)), "")
+
+
+def network(result: Result) -> tuple:
+    """What has one set of weights: a published name, or a seed of a pair; else nothing."""
+    if result.command.startswith(PAIR):
+        return (result.model, PAIR, result.seed)
+    return (result.model, published(result)) if published(result) else ()
 
 
 def same(result: Result) -> tuple:

@@ -12,6 +12,7 @@ from vcr_zoo.results import Interval, Result, paired
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import SELF_SUPERVISED, recipes
 from vcr_zoo.transfer.several import JOINED
+from vcr_zoo.transfer.tuned import METHODS
 
 from .evidence import DEPTHS
 from .gains import Paired, declared
@@ -154,7 +155,8 @@ PAIRED_BY = ("model", "data", "seed", "fingerprint")
 
 def methods(ours: str, theirs: str):
     """Test accuracy of one way to fine-tune less that of another, of every network and data set,
-    with the same settings but for the rate and what only the one has."""
+    each with what validation chose for it, the rest alike but for what only the one has."""
+    free = METHODS[theirs].tuned
 
     def measured(known: Known) -> Iterable[Row]:
         mine, other = (
@@ -164,7 +166,7 @@ def methods(ours: str, theirs: str):
         gaps = defaultdict(list)
         for a, b in itertools.product(mine, other):
             same = all(getattr(a, name) == getattr(b, name) for name in PAIRED_BY)
-            kept = {key: value for key, value in b.settings.items() if key != "lr"}
+            kept = {key: value for key, value in b.settings.items() if key not in free}
             if same and all(a.settings.get(key) == value for key, value in kept.items()):
                 gaps[where(a), key_of(kept)].append(a.value - b.value)
         yield from enough(gaps)
@@ -257,7 +259,11 @@ def where(result: Result) -> str:
 
 BY_DEPTH = "vcr-zoo depth NAME --data SET --sizes 100 500 2000 --seeds 0 1 2 3 4"
 BY_CONCAT = "vcr-zoo concat 'a{seed}' 'b{seed}' --long 'long{seed}' --data SET --seeds 0 1 2 3 4"
-BY_FINETUNE = "vcr-zoo finetune NAME --data SET --method full dr-tune --seeds 0 1 2 3 4"
+BY_FINETUNE = (
+    "vcr-zoo finetune NAME --data SET --method full dr-tune --size 200 --test 1000 --budget 6 "
+    "--epochs 6 --lr 2e-3 --batch-size 16 --seeds 0 1 2 3 4 "
+    "--set head_epochs=1 views=4 hflip=0.0 'input_size=[3, 32, 32]'"
+)
 PAPERS = (
     Paper(
         "Variance-Covariance Regularization Improves Representation Learning",

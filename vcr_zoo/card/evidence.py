@@ -1,5 +1,6 @@
 """All that is known of one set of weights, and what a card still lacks."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
 from vcr_zoo.zoo import Entry, manifest
 
-from .gains import Paired
+from .gains import PAIR, Paired
 
 CARDS = Path(__file__).parents[2] / "model_cards"  # in a checkout of the repository
 NAME = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
@@ -48,15 +49,23 @@ class Evidence:
         control, vcr = self.pair
         return Paired(control, vcr, self.recipe["dataset"], self.results)
 
+    def shows(self, result: Result) -> bool:
+        """Whether a number is one that the card shows: of its own network, not of a study."""
+        shown = result.command.startswith((PAIR, REPRODUCE)) or result.protocol == DEPTHS
+        return shown and result.model == self.entry.name
+
     def depths(self, name: str) -> dict[str, dict[int, list[float]]]:
-        """Accuracies over seeds by pictures and depth, where `vcr-zoo depth` measured them."""
-        curves: dict[str, dict[int, list[float]]] = {}
+        """Accuracies over seeds by pictures and depth, where `vcr-zoo depth` measured them: of
+        studies with other settings, those that most seeds were measured with."""
+        studies: dict[tuple, dict[int, list[float]]] = {}
         for r in self.results:
             if (r.model, r.protocol, r.metric) == (name, DEPTHS, "top1"):
+                others = {k: v for k, v in r.settings.items() if k not in ("size", "depth")}
                 pictures = f"{r.settings['size'] or 'all'} pictures of {r.data}"
-                curve = curves.setdefault(pictures, {})
+                curve = studies.setdefault((pictures, json.dumps(others, sort_keys=True)), {})
                 curve.setdefault(r.settings["depth"], []).append(r.value)
-        return curves
+        most = sorted(studies.items(), key=lambda study: sum(map(len, study[1].values())))
+        return {pictures: curve for (pictures, _), curve in most}
 
 
 def evidence(

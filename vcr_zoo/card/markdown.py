@@ -8,6 +8,7 @@ from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import split
 from vcr_zoo.results import Result
 from vcr_zoo.training import parse
+from vcr_zoo.training.options import recipes
 
 from .claims import SEEDS
 from .evidence import Evidence
@@ -230,8 +231,8 @@ def published(found: Evidence, hub: str | None) -> str:
 def how(found: Evidence) -> str:
     """Command, protocol, data, versions and hardware of every number above."""
     groups: dict[tuple, list[Result]] = {}
-    common = used(found.results[0])
-    for result in (r for r in found.results if r.model == found.entry.name):
+    common = used(next(filter(found.shows, found.results)))
+    for result in filter(found.shows, found.results):
         origin = result.command.split()[1]  # pair, reproduce or depth
         cell = (origin, result.protocol, result.data, result.fingerprint)
         groups.setdefault(cell, []).append(result)
@@ -318,8 +319,8 @@ def table_without_labels(results: Sequence[Result]) -> str:
     """Self-supervised pairs: each VCR network above its control and their paired gains."""
     body = []
     for vcr, control in declared(results).items():
-        recipe = parse(["--recipe", vcr])
-        if recipe.task in LEARNED:
+        recipe = parse(["--recipe", vcr]) if vcr in recipes() else None
+        if recipe and recipe.task in LEARNED:
             pair = Paired(control, vcr, recipe.dataset, tuple(results))
             body += lines(pair, WITHOUT_LABELS) if len(pair.seeds()) >= SEEDS else []
     return rows(["recipe, and its control", *WITHOUT_LABELS], body)

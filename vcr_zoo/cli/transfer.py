@@ -150,10 +150,9 @@ def run_concat(args) -> None:
     settings = {"long": args.long, "seeds": args.seeds, "out": args.results}
     print(report(*over_seeds(run(args.models, args.data, **settings, **options))))
     print(f"\n{args.results}")
-    if args.output:
-        print(
-            f"import timm, vcr_zoo; timm.create_model('local-dir:{args.output}', pretrained=True)"
-        )
+    folders = [args.output.replace("{seed}", str(n)) for n in args.seeds] if args.output else []
+    for folder in dict.fromkeys(folders):
+        print(f"import timm, vcr_zoo; timm.create_model('local-dir:{folder}', pretrained=True)")
 
 
 def add_finetune(commands) -> None:

@@ -159,7 +159,8 @@ def reproduce(
 
     Raises:
         LookupError: for a name without weights.
-        ValueError: if the weights are not those that were published.
+        ValueError: if the weights are not those that were published, or for options that do not
+            go together.
     """
     if run is not None:
         if not record or retrain:
@@ -168,6 +169,11 @@ def reproduce(
         file = run / "model.safetensors"
         sha256, model = hashlib.sha256(canonical(load_file(file))).hexdigest(), f"local-dir:{run}"
     elif "/" in name:
+        if record or retrain:
+            raise ValueError(
+                f"--{'record' if record else 'retrain'} takes a name of this zoo; {name} is a "
+                "repository, whose numbers can be measured again and compared"
+            )
         return of_repository(name, quick=quick, cache=cache, tell=tell)
     else:
         entry = entry_called(name, manifest())

@@ -10,6 +10,7 @@ from vcr_zoo.data import load_test
 from vcr_zoo.features import features
 from vcr_zoo.results import Result
 from vcr_zoo.suite import Job, measured, targets
+from vcr_zoo.training.options import SELF_SUPERVISED
 from vcr_zoo.transfer.probe import probe
 
 from .measure import PROBING, STRENGTHS, filled, known
@@ -19,8 +20,8 @@ RESULTS = "chosen.jsonl"
 
 
 def tested(task: Task, space: str, recipes: Sequence[str], options: Sequence[str]) -> list[Result]:
-    """Test accuracies of a network on its source, by its own classifier, and of probes on other
-    data sets and on the source, C being chosen on validation.
+    """Test accuracies of a network on its source, by its own classifier if it has one, and of
+    probes on other data sets and on the source, C being chosen on validation.
 
     Args:
         space, recipes: in which its setting was chosen, and for which.
@@ -32,6 +33,7 @@ def tested(task: Task, space: str, recipes: Sequence[str], options: Sequence[str
         about |= {"space": space, "recipes": " ".join(recipes)}
     level = {"level": args.label_level}
     own = Result(task.name, args.dataset, chosen.CHOSEN, chosen.OWN, 0.0, task.seed, about | level)
+    first = [own] if args.task not in SELF_SUPERVISED else []
     probes = [
         replace(own, data=data, metric=metric, settings=about | PROBING)
         for metric, names in ((chosen.OTHER, targets(args.dataset)), (chosen.PROBE, [args.dataset]))
@@ -44,4 +46,4 @@ def tested(task: Task, space: str, recipes: Sequence[str], options: Sequence[str
         parts = (*known(model, wanted.data), features(model, load_test(wanted.data)))
         return probe(*parts, strengths=STRENGTHS)["top1"]
 
-    return filled([own, *probes], task, task.run.parent.parent / RESULTS, value)
+    return filled([*first, *probes], task, task.run.parent.parent / RESULTS, value)

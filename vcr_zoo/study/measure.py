@@ -9,6 +9,7 @@ from statistics import fmean
 import torch
 from torch import nn
 
+from vcr_zoo.card import chosen
 from vcr_zoo.data import Images, load
 from vcr_zoo.features import features, load_model, weights_sha256
 from vcr_zoo.results import Result, append, read, versions
@@ -73,7 +74,8 @@ def last_accuracy(run: Path) -> float:
 
 
 def brief(results: Sequence[Result]) -> str:
-    """One line of a network's accuracies."""
-    source, *others, probe_of_source = results
-    shown = f"source {100 * source.value:.2f}, its probe {100 * probe_of_source.value:.2f}, others "
+    """One line of a network's accuracies: of its own classifier, if it has one, and of probes."""
+    *others, probe_of_source = (r for r in results if r.metric not in (OWN, chosen.OWN))
+    own = "".join(f"source {100 * r.value:.2f}, " for r in results if r.metric in (OWN, chosen.OWN))
+    shown = f"{own}probe of the source {100 * probe_of_source.value:.2f}, others "
     return shown + f"{100 * fmean(r.value for r in others):.2f}"

@@ -1,6 +1,7 @@
 """Settings chosen on validation: many runs of recipes, and what became of each."""
 
 import csv
+import io
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Plan:
     settings: Mapping[int, Mapping]
     folder: Path
     options: tuple[str, ...]  # of training, beside the settings
+    choice: tuple = ()  # what a setting is chosen from, as words of the command
 
     def of(self, recipe: str, number: int = 1) -> Path:
         """Folder of the runs of a recipe; as it stands, trial 0, it is in no space."""
@@ -57,7 +59,8 @@ class Plan:
 
     def confirmation(self, recipe: str, number: int, seed: int) -> Task:
         """A network to be measured on test parts."""
-        return self.task(recipe, number, seed, self.command(self.recipes, ["--confirm", seed]))
+        command = self.command(self.recipes, [*self.choice, "--confirm", seed])
+        return self.task(recipe, number, seed, command)
 
 
 def search(
@@ -113,7 +116,12 @@ def search(
             raise ValueError(f"{recipe} learns without labels, which space {space!r} smooths")
         for data in (args.dataset, *targets(args.dataset)):
             row_of(data)
-    plan = Plan(recipes, space, budget, wanted, folder, tuple(options))
+    if confirm and 0 not in wanted:
+        raise ValueError("--confirm compares with the recipe as it stands: add 0 to --trials")
+    choice = () if trials is None else ("--trials", *trials)
+    plan = Plan(
+        recipes, space, budget, wanted, folder, tuple(options), (*choice, "--seeds", *seeds)
+    )
     tasks = [plan.trial(recipe, n, s) for recipe in recipes for n in wanted for s in seeds]
     measured, failed = carry_out(tasks, validated, plan, jobs, tell)
     found = {recipe: tried(measured[recipe], plan, recipe, seeds) for recipe in recipes}
@@ -196,14 +204,21 @@ def tell_of(recipe: str, found: Sequence[Trial], plan: Plan, tell: Callable[[str
 
 
 def write(found: Mapping[str, Sequence[Trial]], plan: Plan, seeds: Sequence[int]) -> None:
-    """All trials of all recipes as a table, accuracies as means over seeds: SPACE.csv."""
-    names = list(SPACES[plan.space])
+    """All trials of all recipes, those of earlier searches included, as a table, accuracies as
+    means over seeds: SPACE.csv."""
+    path, names = plan.folder / f"{plan.space}.csv", list(SPACES[plan.space])
+    columns = ["recipe", "seeds", "trial", *names, "source", "others"]
+    with path.open(newline="") if path.exists() else io.StringIO() as file:
+        old = csv.DictReader(file)
+        lines = {tuple(row.values())[:3]: row for row in old if [*row] == columns}
+    for recipe, trials in found.items():
+        for t in trials:
+            key = (recipe, " ".join(map(str, seeds)), str(t.number))
+            setting = [t.settings.get(name, "") for name in names]
+            means = [f"{value:.4f}" for value in (t.source, t.others)]
+            lines[key] = dict(zip(columns, (*key, *setting, *means), strict=True))
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with (plan.folder / f"{plan.space}.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["recipe", "seeds", "trial", *names, "source", "others"])
-        for recipe, trials in found.items():
-            for t in trials:
-                setting = [t.settings.get(name, "") for name in names]
-                means = [f"{value:.4f}" for value in (t.source, t.others)]
-                table.writerow([recipe, " ".join(map(str, seeds)), t.number, *setting, *means])
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        table.writerows(lines.values())

@@ -102,7 +102,8 @@ def run_folder(args: argparse.Namespace) -> Path:
     """
     folder = Path(args.output or "runs") / options.run_name(args)
     free = args.resume or args.dry_run or args.overwrite
-    if not free and any(folder.glob("*.pth.tar")):
+    held = [*folder.glob("*.pth.tar"), *folder.glob("model.safetensors")]
+    if held and not free:
         raise FileExistsError(
             f"{folder} already holds a run: --resume auto goes on with it, --overwrite begins "
             "again in its place, --experiment NAME takes another folder"

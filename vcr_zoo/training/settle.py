@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import shlex
 from pathlib import Path
 
 import torch
@@ -254,18 +255,22 @@ def check_recipe(run: Path, name: str, *options: str) -> None:
         ValueError: naming the options that differ.
     """
     wanted = parse(["--recipe", name, *options])
+    by_the_device = () if "amp_dtype" in wanted.given else ("amp_dtype",)
     wanted.distributed = True  # some recipes need several processes
     settle(wanted, torch.device("cpu"))
     theirs = yaml.safe_load(as_yaml(wanted))
     usual = yaml.safe_load(as_yaml(parse([])))  # of options that the run did not know of
     ours = usual | yaml.safe_load((run / "args.yaml").read_text())
     differ = [
-        f"{key} is {ours[key]}, in the recipe {value}"
+        f"{key} is {ours[key]}, not {value}"
         for key, value in theirs.items()
-        if ours[key] != value and key not in PLACES and not (value is None and key in BY_THE_DATA)
+        if ours[key] != value
+        and key not in (*PLACES, *by_the_device)
+        and not (value is None and key in BY_THE_DATA)
     ]
     if differ:
+        asked = shlex.join(["--recipe", name, *options])
         raise ValueError(
-            f"{run} was not trained as the recipe of {name} says: {'; '.join(differ[:5])}. "
-            f"Train it with --recipe {name}, or let the recipe say what it was trained with"
+            f"{run} was not trained with {asked}: {'; '.join(differ[:5])}. Give another folder, "
+            "train it so, or let the recipe say what it was trained with"
         )
