@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from vcr_zoo import suite
-from vcr_zoo.data import load_test
+from vcr_zoo.data import load, load_test
 from vcr_zoo.diagnostics.corruptions import CORRUPTIONS
 from vcr_zoo.diagnostics.information import information
 from vcr_zoo.features import features, load_model
-from vcr_zoo.suite import Job, measured
+from vcr_zoo.suite import Job, measured, slow
 
 NETWORK = "test_resnet.base_fmnist4"
 
@@ -61,3 +62,20 @@ def test_features_of_the_test_part_are_asked(small_sets):
     values = {r.metric: r.value for r in measured(Job("spectrum", "fmnist"), NETWORK)}
 
     assert values["deviation"] == pytest.approx(x.std(dim=0).mean().item(), rel=1e-5)
+
+
+def test_what_is_slow_fits_on_many_pictures_whatever_the_table_of_data_sets_says(
+    small_sets, tmp_path, monkeypatch
+):
+    for n in range(16):
+        part = "train" if n < 8 else "validation"
+        path = tmp_path / "own" / part / f"class{n % 2}" / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), 15 * n).save(path)
+    own = Job("probe", f"folder/{tmp_path / 'own'}")
+
+    assert not slow(own)
+    monkeypatch.setattr(suite, "LARGE", len(load(own.data, "train")) - 1)
+    assert slow(own) and slow(own._replace(protocol="knn"))
+    assert not slow(own._replace(protocol="fewshot"))
+    assert not slow(own._replace(data="folder/nowhere"))

@@ -44,6 +44,18 @@ def test_what_was_recorded_of_weights_that_are_gone_goes_with_them(tmp_path):
     }
 
 
+def test_a_seed_of_a_pair_that_was_trained_anew_takes_its_old_numbers_along(tmp_path):
+    """Also those that were not measured again; other seeds keep theirs."""
+    path, pair = tmp_path / "results.jsonl", "vcr-zoo pair a.b --against a.c --seeds"
+    old = {"weights": "old", "command": f"{pair} 0"}
+    other = result(seed=1, weights="other", command=f"{pair} 1")
+    new = {"weights": "new", "command": f"{pair} 0 --epochs 4"}
+    add([result(**old), result(protocol="eval", **old), other], path)
+    add([result(protocol="knn", **old), result(protocol="eval", **new)], path)
+
+    assert [(r.protocol, r.weights) for r in read(path)] == [("probe", "other"), ("eval", "new")]
+
+
 @pytest.mark.parametrize("command", ["reproduce", "finetune", "depth"])
 def test_rates_that_were_chosen_for_old_weights_go_with_them(command, tmp_path):
     """Settings differ from trial to trial: other ones do not make an old network's results new."""

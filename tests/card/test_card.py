@@ -21,7 +21,7 @@ from vcr_zoo.card.stats import added, stats
 from vcr_zoo.card.words import code, text
 from vcr_zoo.cli import main
 from vcr_zoo.placement import attach
-from vcr_zoo.results import append, paired, read
+from vcr_zoo.results import Result, append, paired, read
 
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
 
@@ -178,9 +178,9 @@ def test_eval_results_are_in_the_hubs_current_format(found):
 def test_every_number_has_its_command_data_and_versions(found):
     how = card.card(found).split("## How each number was measured")[1].split("##")[0]
 
-    for result in found.results:
-        if result.model == VCR:
-            assert result.fingerprint[:16] in how
+    shown = [*filter(found.shows, found.results)]
+    assert {r.model for r in shown} == {VCR} and len(shown) > 100
+    assert all(r.fingerprint[:16] in how for r in shown)
     assert f"vcr-zoo pair {VCR}" in how and f"vcr-zoo reproduce {VCR}" in how
     assert f"torch {found.results[0].versions['torch']}" in how and "hardware" in how
 
@@ -381,6 +381,38 @@ def test_a_depth_curve_is_drawn_where_depths_were_measured(found):
     assert (
         found.compared.gains() == replace(found, results=(*found.results, *swept)).compared.gains()
     )
+
+
+def test_depths_of_studies_with_other_settings_make_no_mean(found):
+    """The curve is of the study with more seeds."""
+    like = next(r for r in found.results if r.model == VCR)
+    swept = [
+        replace(like, protocol="finetune depth", metric="top1", data="silhouettes", seed=seed,
+                value=epochs / 100, settings={"depth": 0, "size": 200, "epochs": epochs})
+        for epochs, seeds in ((9, (0,)), (8, (0, 1)), (7, (0,))) for seed in seeds
+    ]  # fmt: skip
+    curves = replace(found, results=(*found.results, *swept)).depths(VCR)
+
+    assert curves == {"200 pictures of silhouettes": {0: [0.08, 0.08]}}
+
+
+def test_a_card_explains_only_the_numbers_that_it_shows(found):
+    like = next(r for r in found.results if r.model == VCR)
+    study = replace(like, protocol="finetune full", command=f"vcr-zoo finetune {VCR}")
+    more = replace(found, results=(study, *found.results))
+
+    assert card.card(more) == card.card(replace(found, results=found.results))
+    assert "finetune full" not in card.card(more)
+
+
+def test_a_pair_whose_recipe_is_gone_is_left_out_of_the_table_without_labels():
+    pair = "vcr-zoo pair test_resnet.vcr_gone --against test_resnet.base_gone --seeds 0"
+    results = [
+        Result(name, "openart", "probe", "top1", 0.5, seed, command=pair)
+        for name in ("test_resnet.vcr_gone", "test_resnet.base_gone")
+        for seed in range(5)
+    ]
+    assert "gone" not in card.markdown.table_without_labels(results)
 
 
 def test_a_changed_result_makes_cards_and_readme_stale(tmp_path):

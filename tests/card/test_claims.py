@@ -106,7 +106,8 @@ def test_the_best_depth_is_the_one_that_validation_chose():
 
 def test_methods_are_paired_by_seed_and_by_what_they_have_in_common():
     values = {"full": (0.5, 0.6, 0.9, 0.5, 0.5, 0.5), "dr-tune": (0.52, 0.63, 0.9, 0.5, 0.5)}
-    own = {"full": {"lr": 1}, "dr-tune": {"lr": 33, "bank": 64}}
+    own = {"full": {"lr": 1, "weight_decay": 0.5}, "dr-tune": {"lr": 33, "weight_decay": 0.05}}
+    own["dr-tune"]["bank"] = 64
     tuned = [
         Result(
             *(VCR, "stamps", f"finetune {way}", "top1", v, seed),

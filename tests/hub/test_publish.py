@@ -405,6 +405,9 @@ def test_a_repository_is_checked_with_its_card(hub, manifest, monkeypatch, capsy
     count = len([r for r in measured if r.protocol != "train"])
     assert main(["reproduce", f"org/{VCR}"]) == 0
     assert f"{count} of {count} agree" in capsys.readouterr().out
+    for option in ("--record", "--retrain"):
+        assert main(["reproduce", f"org/{VCR}", option]) == 2
+        assert f"{option} takes a name of this zoo" in capsys.readouterr().err
     card = contents(hub.repos[f"org/{VCR}"])["README.md"].decode()
     stated = next(r for r in measured if r.protocol == "eval").value
     for changed, words in (

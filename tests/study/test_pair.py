@@ -51,9 +51,12 @@ def test_every_network_is_measured_with_the_whole_suite(made):
     assert len({r.cell() for r in rows}) == len(rows)
 
 
-def test_a_quick_pair_leaves_large_probes_out_until_they_are_asked_for(made, small_sets):
+def test_a_quick_pair_leaves_large_probes_out_until_they_are_asked_for(
+    made, small_sets, monkeypatch
+):
     settings = made[0] | {"folder": small_sets / "quick", "tell": lambda line: None}
     path = settings["folder"] / RESULTS
+    monkeypatch.setattr(suite, "LARGE", 100)
 
     assert pair(VCR, CONTROL, seeds=[0], quick=True, **settings) == 0
     quick = read(path)
@@ -136,7 +139,7 @@ def test_self_supervised_recipes_regularize_alike():
     options = [vars(parse(["--recipe", name])) for name in names]
     wanted = [key for key in options[0] if key.startswith("vcr_")]
 
-    assert len(names) == 8
+    assert len(names) >= 8
     for key in set(wanted) - {"vcr_alpha", "vcr_beta"}:
         assert len({one[key] for one in options}) == 1, key
 

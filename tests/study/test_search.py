@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 from dataclasses import replace
 from statistics import fmean
 
@@ -57,7 +58,7 @@ def everything(folder, name=CONTROL):
     return [r for n in ("as-it-stands", "vcr") for r in read(folder / f"{name}-{n}" / RESULTS)]
 
 
-def test_all_that_was_tried_is_a_table(made):
+def test_all_that_was_tried_is_a_table(made, tmp_path):
     settings, _ = made
     with (settings["folder"] / "vcr.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
@@ -70,6 +71,12 @@ def test_all_that_was_tried_is_a_table(made):
         [r.value for r in rows if r.metric == OWN], abs=1e-4
     )
     assert [row["vcr_alpha"] for row in table] == ["", *(str(p) for p in alphas())]
+    more = {**settings, "folder": tmp_path / "more", "budget": 3, "trials": [3], "tell": list}
+    shutil.copytree(settings["folder"], more["folder"])
+    assert search([CONTROL], **more) == 0
+    with (more["folder"] / "vcr.csv").open(newline="") as file:
+        *kept, last = csv.DictReader(file)
+    assert kept == table and last["trial"] == "3"
 
 
 def alphas():
@@ -200,6 +207,7 @@ def fmean_of(rows, start=False):
         (["--trails", "41"], "unknown option --trails. Closest: --trials."),
         (["--seed", "3"], "give --seeds"),
         (["--confirm", "1", "0"], "seed 0 has a part in the choice"),
+        (["--confirm", "1", "--trials", "2", "3"], "add 0 to --trials"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(words, told, tmp_path, capsys):
@@ -239,7 +247,8 @@ def test_the_best_setting_is_measured_on_test_parts_with_other_seeds(made):
     assert {r.seed for r in rows} == {1, 2} and len(rows) == 2 * 2 * 3
     assert {r.settings["setting"] for r in rows} == {"", " ".join(words(best.settings))}
     assert all(r.settings.get("space") == "vcr" for r in rows if r.settings["setting"])
-    assert all(r.command.endswith(f"--confirm {r.seed} {' '.join(QUICK)}") for r in rows)
+    end = f"--seeds 0 --confirm {{}} {' '.join(QUICK)}"
+    assert all(r.command.endswith(end.format(r.seed)) for r in rows)
     one = next(r for r in rows if r.metric == "probe_other_top1" and r.settings["setting"])
     run = settings["folder"] / f"{CONTROL}-vcr" / f"trial{best.number}-seed{one.seed}"
     assert one.value == pytest.approx(probed_by_others(run, "mnist"), abs=0.02)
@@ -249,6 +258,18 @@ def test_the_best_setting_is_measured_on_test_parts_with_other_seeds(made):
     book = settings["folder"] / "cards.jsonl"
     assert add_file(settings["folder"] / confirm.RESULTS, {CONTROL}, book) == len(rows)
     assert f"| `{CONTROL} {' '.join(QUICK)}` |" in chosen_table(read(book))
+
+
+def test_what_learns_without_labels_has_its_probes_confirmed(small_sets, tmp_path):
+    settings = {"folder": tmp_path, "budget": 1, "options": QUICK, "tell": list}
+    assert search(["test_resnet.base_simclr_fmnist"], **settings, confirm=[1]) == 0
+
+    rows = read(tmp_path / confirm.RESULTS)
+    assert {(r.metric, r.data) for r in rows} == {
+        ("probe_other_top1", "mnist"),
+        ("probe_source_top1", "fmnist"),
+    }
+    assert len(rows) == 2 * 2 and chosen_table(rows).count("test_resnet.base_simclr_fmnist") == 1
 
 
 def plan_of(settings):

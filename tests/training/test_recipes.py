@@ -12,7 +12,8 @@ from PIL import Image
 
 from vcr_zoo.training import model as models
 from vcr_zoo.training import parse
-from vcr_zoo.training.options import recipes
+from vcr_zoo.training.options import as_yaml, recipes
+from vcr_zoo.training.settle import check_recipe, settle
 
 LITE = "tf_efficientnet_lite0"
 LARGE = [name for name in recipes() if name.endswith(".vcr_in1k")]
@@ -61,3 +62,15 @@ def test_training_begins_from_a_baseline(monkeypatch):
     for name, value in made.state_dict().items():
         if not name.startswith("classifier"):
             assert torch.equal(value, theirs[name]), name
+
+
+def test_a_run_on_a_gpu_is_its_recipes_where_that_leaves_the_precision_open(tmp_path):
+    options = ("--model", "test_vit", "--amp")
+    run = parse(list(options))
+    settle(run, torch.device("cuda"))
+    (tmp_path / "args.yaml").write_text(as_yaml(run))
+
+    assert run.amp_dtype == "float16"
+    check_recipe(tmp_path, "", *options)
+    with pytest.raises(ValueError, match="amp_dtype is float16, not bfloat16"):
+        check_recipe(tmp_path, "", *options, "--amp-dtype", "bfloat16")

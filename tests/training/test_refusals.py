@@ -201,6 +201,9 @@ def test_a_folder_that_holds_a_run_is_not_written_over(small, tmp_path):
     before = (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns
     refused(small("--epochs", "1"), FileExistsError, "--resume auto.*--overwrite.*--experiment")
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns == before
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "run" / "model.safetensors", tmp_path / "other")
+    refused(small("--epochs", "1", experiment="other"), FileExistsError, "already holds a run")
     refused(small("--overwrite", "--opt", "adamv"), ValueError, "does not exist")
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns == before
     train(parse(small("--epochs", "1", "--overwrite")), progress=False)
