@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vcr_zoo.bench.step import bench, figures, make, saved_bytes
 from vcr_zoo.penalty import tap
+from vcr_zoo.results import read
 
 SMALL = dict(model="test_resnet", size=32, batch=8, repeats=2)
 
@@ -80,9 +82,18 @@ def test_any_placement_can_be_measured(layers):
     assert bench(**SMALL, layers=layers)["exact"]["flops"] > 1
 
 
-def test_the_command_prints_one_json_object():
+def test_the_command_prints_one_json_object_and_writes_every_repeat(tmp_path):
     command = [sys.executable, "-m", "vcr_zoo.cli", "bench", "step", "--json"]
-    options = ["--model", "test_resnet", "--size", "32", "--batch", "4", "--repeats", "1"]
-    output = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    options = ["--model", "test_resnet", "--size", "32", "--batch", "4", "--repeats", "3"]
+    file = ["--results", str(tmp_path / "steps.jsonl")]
+    output = subprocess.run([*command, *options, *file], capture_output=True, text=True, check=True)
 
-    assert set(json.loads(output.stdout)) == {"plain", "naive", "exact", "sampled", "batchnorm"}
+    found, rows = json.loads(output.stdout), read(tmp_path / "steps.jsonl")
+    assert set(found) == {"plain", "naive", "exact", "sampled", "batchnorm"}
+    by_arm = {arm: [r.value for r in rows if r.settings["arm"] == arm] for arm in found}
+    assert {arm: median(values) for arm, values in by_arm.items()} == {
+        arm: pytest.approx(figures["ratio"]) for arm, figures in found.items()
+    }
+    assert len(rows) == 5 * 3 and {r.data for r in rows} == {"test_resnet, 32 px, batch 4"}
+    assert rows[0].command.startswith(f"vcr-zoo {' '.join(command[3:5])} --model test_resnet")
+    assert "--amp" not in rows[0].command and rows[0].command.endswith("--repeats 3")

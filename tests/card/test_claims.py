@@ -138,3 +138,21 @@ def test_arms_are_those_of_one_study():
     (row,) = ours.arms(JOINED, "one long run")(known)
     assert row.shown == "+10.00 [+10.00, +10.00]" and row.sides == (True, False)
     assert [r.sides for r in ours.arms(JOINED, "one short run")(known)] == [(False, True)] * 2
+
+
+def test_less_time_speaks_for_a_claim_about_time():
+    """A repeat is a seed; each network of a benchmark is a row."""
+    times = {"sampled": (1.01, 1.02, 1.01, 1.03, 1.01), "batchnorm": (1.05, 1.07, 1.05, 1.06, 1.04)}
+    rows = [
+        Result("resnet50", on, ours.STEP, "ratio", value, repeat, {"arm": arm})
+        for on in ("resnet50, 96 px", "resnet50, 96 px, bfloat16")
+        for arm, each in times.items()
+        for repeat, value in enumerate(each)
+    ]
+    less = [*ours.arms("sampled", "batchnorm", ours.STEP, "ratio", -1)(Known.of(rows))]
+
+    assert [row.label for row in less] == ["resnet50, 96 px", "resnet50, 96 px, bfloat16"]
+    assert verdict(less) == "holds (2 for, 0 against, 0 undecided)"
+    more = ours.arms("batchnorm", "sampled", ours.STEP, "ratio", -1)(Known.of(rows))
+    assert verdict([*more]) == "does not hold (0 for, 2 against, 0 undecided)"
+    assert str(less[0].shown) == str(paired([-4.0, -5.0, -4.0, -3.0, -3.0]))

@@ -8,6 +8,7 @@ from vcr_zoo.cli import main
 from vcr_zoo.data import Images
 from vcr_zoo.diagnostics import starvation
 from vcr_zoo.diagnostics.starvation import EASY, HARD, Network, experiment, moons, pairs, ranking
+from vcr_zoo.results import read
 
 
 def clothes(n=80):
@@ -94,5 +95,9 @@ def test_the_command_leaves_numbers_and_a_picture(monkeypatch, tmp_path, capsys)
     assert (tmp_path / "starvation.png").exists() and (tmp_path / "starvation.md").exists()
     record = json.loads((tmp_path / "starvation.json").read_text())
     assert len(record["moons"]["vcr"]["both features"]) == 2
+    rows = read(tmp_path / "results.jsonl")
+    assert len(rows) == len({r.cell() for r in rows}) == 2 * 2 * 4 * 2
+    one = next(r for r in rows if r.settings["arm"] == "vcr" and r.data.startswith("pairs"))
+    assert one.value == record["pairs"]["vcr"][one.data.removeprefix("pairs: ")][one.seed]
     assert main(["starvation", "--out", str(tmp_path), "--runs", "0"]) == 2
     assert "runs=0" in capsys.readouterr().err

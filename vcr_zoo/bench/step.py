@@ -8,9 +8,9 @@ placements.
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import timm
@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vcr_zoo.penalty import penalty
 from vcr_zoo.placement import Placement, attach, default_input_size, find
+from vcr_zoo.results import Result, append, hardware, versions
 
 
 @dataclass
@@ -47,13 +48,18 @@ def bench(
     device: str = "cpu",
     channels_last: bool = False,
     repeats: int = 20,
+    results: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """Each step's {seconds, ratio, low, high, memory, matrices, flops}.
 
     `ratio` is the median over repeats of the step's seconds by the plain step's beside it, `low`
     and `high` the quartiles; memory and FLOPs are ratios too. `naive_over_added` is the time that
     the naive loss adds over the time that this step adds, where it adds any.
+
+    Args:
+        results: file that receives the ratio of every repeat, which `vcr-zoo card --add` takes.
     """
+    settings = {k: v for k, v in locals().items() if k != "results"}
     steps = {
         name: make(name, model, size, batch, layers, rows, compile, device, channels_last)
         for name in ("plain", "naive", "exact", "sampled", "batchnorm")
@@ -72,7 +78,28 @@ def bench(
             step.seconds.append(timed(step, images, target, amp))
     found = {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
     found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images)
+    for one in as_results(steps, settings) if results else ():
+        append(results, one)
     return found
+
+
+def as_results(steps: dict[str, Step], settings: dict) -> Iterator[Result]:
+    """Of every repeat, as seed, each step's seconds by the plain step's beside it."""
+    words = ["vcr-zoo bench step"]
+    for name, value in settings.items():
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [] if value is False else [f"{flag} {value}"]
+    about = {k: v for k, v in settings.items() if k not in ("model", "size", "batch", "repeats")}
+    on = "{model}, {size} px, batch {batch}".format(**settings)
+    known = {"versions": versions() | {"hardware": hardware()}, "command": " ".join(words)}
+    data = on + ", bfloat16" * settings["amp"]
+    blank = Result(settings["model"], data, "bench step", "ratio", 0.0, **known)
+    for arm, step in steps.items():
+        for repeat, (own, plain) in enumerate(
+            zip(step.seconds, steps["plain"].seconds, strict=True)
+        ):
+            about["arm"] = arm
+            yield replace(blank, value=own / plain, seed=repeat, settings={**about})
 
 
 def make(name, model, size, batch, layers, rows, compile, device, channels_last) -> Step:

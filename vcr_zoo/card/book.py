@@ -10,7 +10,7 @@ from vcr_zoo.results import Result, read
 from vcr_zoo.zoo import replaced
 
 from .chosen import CHOSEN
-from .claims import JOINT, TRIED
+from .claims import JOINT, STARVED, STEP, TRIED
 from .evidence import CARDS, DEPTHS, REPRODUCE
 from .gains import PAIR, settings
 from .words import MEASURES
@@ -55,7 +55,8 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
             "--confirm` runs/search/chosen.jsonl"
         )
     names = set(names)
-    found = [r for r in read(source) if shown(r) and (named(r) <= names or r.protocol == JOINT)]
+    nameless = (JOINT, STARVED, STEP)
+    found = [r for r in read(source) if shown(r) and (named(r) <= names or r.protocol in nameless)]
     for r in found:
         if more := beside(r):
             raise ValueError(
@@ -65,7 +66,8 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
     if not found:
         raise ValueError(
             f"{source} holds no results that cards or claims show: give what `vcr-zoo pair`, "
-            f"search --confirm, depth, finetune or concat wrote, of {', '.join(sorted(names))}"
+            f"search --confirm, depth, finetune, concat, starvation or bench step wrote, of "
+            f"{', '.join(sorted(names))}"
         )
     return add(found, path)
 

@@ -91,6 +91,7 @@ def add_bench_step(benches) -> None:
     parser.add_argument("--channels-last", action="store_true")
     add_device(parser)
     parser.add_argument("--repeats", type=int, default=20, help="(default: 20)")
+    parser.add_argument("--results", metavar="FILE", help="receives the ratio of every repeat")
 
 
 def add_bench_inspect(benches) -> None:

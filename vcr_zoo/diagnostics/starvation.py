@@ -10,7 +10,8 @@ and with the other held at its mean.
 
 import itertools
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -21,11 +22,13 @@ from torch import Tensor, nn
 
 from vcr_zoo.data import Images, load
 from vcr_zoo.penalty import tap
-from vcr_zoo.results import paired, versions
+from vcr_zoo.results import Result, append, paired, versions
 
 from .style import STYLES, plt, save
 
 ARMS = ("control", "vcr")
+BOTH = "both features"
+RESULTS = "results.jsonl"
 EASY, HARD = ("trouser", "bag"), ("pullover", "coat")
 WIDTH = 128  # of both hidden layers
 STEPS = 600  # of training on moons, half as many on pairs
@@ -147,7 +150,7 @@ def ranking(network: Network, x: Tensor, y: Tensor) -> float:
 
 def learned(network: Network, toy: Toy, seed: int) -> dict[str, float]:
     """`ranking` by both features and by each alone."""
-    values = {"both features": ranking(network, toy.x, toy.y)}
+    values = {BOTH: ranking(network, toy.x, toy.y)}
     for feature, name in enumerate(toy.names):
         anew, held = toy.without(1 - feature, seed), toy.held(1 - feature)
         values[f"{name}, the other drawn anew"] = ranking(network, anew, toy.y)
@@ -162,6 +165,15 @@ class Experiment:
     toy: Toy
     networks: dict[str, list[Network]]
     values: dict[str, dict[str, list[float]]]  # arm -> what -> one for each run
+
+    def results(self, name: str, settings: dict) -> Iterator[Result]:
+        """How well each network ranks the classes by one feature of the toy of that name."""
+        for arm, by in self.values.items():
+            about = settings | {"arm": arm}
+            for what in [one for one in by if one != BOTH]:
+                for seed, value in enumerate(by[what]):
+                    data = f"{name}: {what}"
+                    yield Result("Network", data, "starvation", "auc", value, seed, about)
 
     def table(self) -> list[str]:
         """Markdown: means in percent, and what VCR adds, paired by seed."""
@@ -200,7 +212,7 @@ def report(
     beta: float = 10.0,
     data: str = "fmnist",
 ) -> str:
-    """Both toys, both arms: a picture, JSON and Markdown in a folder, and the Markdown.
+    """Both toys, both arms: a picture, JSON, results and Markdown in a folder, and the Markdown.
 
     Raises:
         ValueError: for no runs, or a data set without the classes.
@@ -221,6 +233,10 @@ def report(
     record = {"command": command, "settings": settings, "versions": versions()}
     record |= {name: one.values for name, one in found.items()}
     (folder / "starvation.json").write_text(json.dumps(record, indent=1) + "\n")
+    del settings["runs"]
+    (folder / RESULTS).unlink(missing_ok=True)
+    for one in (row for name in toys for row in found[name].results(name, settings)):
+        append(folder / RESULTS, replace(one, command=command, versions=record["versions"]))
     lines = ["# Gradient starvation", "", f"{runs} networks of each arm, `{command}`", ""]
     for name, one in found.items():
         lines += [f"## {name}", "", *one.table(), ""]
