@@ -96,7 +96,7 @@ def test_the_command_leaves_numbers_and_a_picture(monkeypatch, tmp_path, capsys)
     record = json.loads((tmp_path / "starvation.json").read_text())
     assert len(record["moons"]["vcr"]["both features"]) == 2
     rows = read(tmp_path / "results.jsonl")
-    assert len(rows) == len({r.cell() for r in rows}) == 2 * 2 * 4 * 2
+    assert len(rows) == len({r.cell() for r in rows}) == 2 * 2 * 2 * 2
     one = next(r for r in rows if r.settings["arm"] == "vcr" and r.data.startswith("pairs"))
     assert one.value == record["pairs"]["vcr"][one.data.removeprefix("pairs: ")][one.seed]
     assert main(["starvation", "--out", str(tmp_path), "--runs", "0"]) == 2

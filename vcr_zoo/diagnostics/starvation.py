@@ -41,6 +41,7 @@ class Toy:
     x: Tensor  # (n, 2, p): two features of p numbers
     y: Tensor  # float (n,)
     names: tuple[str, str]  # of the features
+    late: int  # which of them is learned late
 
     def without(self, feature: int, seed: int) -> Tensor:
         """The points with one feature taken from other points, of any class: (n, 2, p)."""
@@ -71,7 +72,7 @@ def moons(n: int = 400, gap: float = 0.2, noise: float = 0.04, seed: int = 0) ->
     x = torch.where(y[:, None] == 0, upper, lower)
     x = x + noise * torch.randn(n, 2, generator=generator)
     x = (x - x.mean(dim=0)) / x.std()
-    return Toy(x[:, :, None], y, ("horizontal place", "height"))
+    return Toy(x[:, :, None], y, ("horizontal place", "height"), late=0)
 
 
 def pairs(images: Images, n: int = 2000, seed: int = 0) -> Toy:
@@ -96,7 +97,7 @@ def pairs(images: Images, n: int = 2000, seed: int = 0) -> Toy:
         pixels = torch.from_numpy(images.x[rows.numpy()]).float().mean(dim=-1) / 255
         halves.append((pixels - 0.3) / 0.35)
     x = torch.stack(halves, dim=1).flatten(2)  # (n, 2, h * w)
-    return Toy(x, y.float(), (" or ".join(EASY), " or ".join(HARD)))
+    return Toy(x, y.float(), (" or ".join(EASY), " or ".join(HARD)), late=1)
 
 
 class Network(nn.Module):
@@ -167,13 +168,14 @@ class Experiment:
     values: dict[str, dict[str, list[float]]]  # arm -> what -> one for each run
 
     def results(self, name: str, settings: dict) -> Iterator[Result]:
-        """How well each network ranks the classes by one feature of the toy of that name."""
+        """How well each network ranks the classes by the feature that is learned late."""
+        late = self.toy.names[self.toy.late]
         for arm, by in self.values.items():
-            about = settings | {"arm": arm}
-            for what in [one for one in by if one != BOTH]:
+            for what in (one for one in by if one.startswith(late)):
+                blank = Result("Network", f"{name}: {what}", "starvation", "auc", 0.0)
                 for seed, value in enumerate(by[what]):
-                    data = f"{name}: {what}"
-                    yield Result("Network", data, "starvation", "auc", value, seed, about)
+                    stated = {"value": value, "seed": seed, "settings": settings | {"arm": arm}}
+                    yield replace(blank, **stated)
 
     def table(self) -> list[str]:
         """Markdown: means in percent, and what VCR adds, paired by seed."""
