@@ -94,12 +94,11 @@ def as_results(steps: dict[str, Step], settings: dict) -> Iterator[Result]:
     known = {"versions": versions() | {"hardware": hardware()}, "command": " ".join(words)}
     data = on + ", bfloat16" * settings["amp"]
     blank = Result(settings["model"], data, "bench step", "ratio", 0.0, **known)
-    for arm, step in steps.items():
-        for repeat, (own, plain) in enumerate(
-            zip(step.seconds, steps["plain"].seconds, strict=True)
-        ):
-            about["arm"] = arm
-            yield replace(blank, value=own / plain, seed=repeat, settings={**about})
+    for arm in [name for name in steps if name != "plain"]:
+        times = zip(steps[arm].seconds, steps["plain"].seconds, strict=True)
+        for repeat, (own, plain) in enumerate(times):
+            stated = {"seed": repeat, "settings": about | {"arm": arm}}
+            yield replace(blank, value=own / plain, **stated)
 
 
 def make(name, model, size, batch, layers, rows, compile, device, channels_last) -> Step:
