@@ -140,6 +140,25 @@ def test_arms_are_those_of_one_study():
     assert [r.sides for r in ours.arms(JOINED, "one short run")(known)] == [(False, True)] * 2
 
 
+def test_joined_vcr_networks_are_compared_with_their_joined_controls():
+    """Seed by seed, whatever the controls were compared with besides; others have no partner."""
+    gains = (0.01, 0.02, 0.03, 0.01, 0.02)
+    rows = [
+        Result("+", "stamps", "concat", "top1", value, seed, {"arm": arm, "networks": [n], **more})
+        for seed, gain in enumerate(gains)
+        for n, value, more in (
+            ("runs/a.vcr_x-{seed}", 0.6 + gain, {}),
+            ("runs/a.base_x-{seed}", 0.6, {"long": "runs/l{seed}"}),
+            ("runs/a.vcr_y-{seed}", 0.9, {}),
+        )
+        for arm in (JOINED, "one short run")
+    ]
+    (row,) = ours.members(Known.of(rows))
+
+    assert row.label == "stamps: a.vcr_x-{seed}"
+    assert row.shown == str(paired(gains).scaled(100)) and row.sides == (True, False)
+
+
 def test_less_time_speaks_for_a_claim_about_time():
     """A repeat is a seed; each network of a benchmark is a row."""
     times = {"sampled": (1.01, 1.02, 1.01, 1.03, 1.01), "batchnorm": (1.05, 1.07, 1.05, 1.06, 1.04)}

@@ -6,6 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from vcr_zoo.results import Interval, Result, paired
@@ -186,7 +187,7 @@ def arms(ours: str, theirs: str, protocol: str = JOINT, metric: str = "top1", si
         studies = defaultdict(dict)
         for r in known.results:
             if (r.protocol, r.metric) == (protocol, metric):
-                study = (r.data, key_of(r.settings, without="arm"))
+                study = (on(r), key_of(r.settings, without="arm"))
                 studies[study][r.settings["arm"], r.seed] = r.value
         gaps = {
             study: [v - values[theirs, s] for (arm, s), v in values.items() if arm == ours]
@@ -196,6 +197,26 @@ def arms(ours: str, theirs: str, protocol: str = JOINT, metric: str = "top1", si
         yield from enough(gaps, sign)
 
     return measured
+
+
+def members(known: Known) -> Iterable[Row]:
+    """Joined VCR networks less their joined controls, which are called base_ for vcr_."""
+    joined = defaultdict(dict)
+    for r in known.results:
+        if (r.protocol, r.metric, r.settings.get("arm")) == (JOINT, "top1", JOINED):
+            joined[on(r), key_of(r.settings, without="long")][r.seed] = r.value
+    gaps = {}
+    for (label, key), values in joined.items():
+        controls = joined.get((label.replace(".vcr_", ".base_"), key.replace(".vcr_", ".base_")))
+        if ".vcr_" in label and controls:
+            gaps[label, key] = [values[s] - controls[s] for s in values.keys() & controls.keys()]
+    yield from enough(gaps)
+
+
+def on(result: Result) -> str:
+    """What arms were compared on, and of which networks."""
+    networks = (Path(name).name for name in result.settings.get("networks", ()))
+    return ": ".join(filter(None, (result.data, " + ".join(networks))))
 
 
 def key_of(settings: dict, without: str = "") -> str:
@@ -393,6 +414,13 @@ PAPERS = (
                 "joined less one short run)",
                 "",
                 arms(JOINED, "one short run"),
+                BY_CONCAT,
+            ),
+            Claim(
+                "networks pretrained with VCR are better ones to join (no claim of the paper's: "
+                "joined VCR networks less joined controls)",
+                "",
+                members,
                 BY_CONCAT,
             ),
         ),
