@@ -142,9 +142,10 @@ def versions(*packages: str) -> dict[str, str]:
     return {name: metadata.version(name) for name in names}
 
 
-def hardware() -> str:
-    """What a number was measured on, as its card states it."""
-    if torch.cuda.is_available():
+def hardware(device: str = "") -> str:
+    """What a number was measured on, as its card states it: a GPU if there is one, unless the
+    device is known to be another."""
+    if torch.cuda.is_available() and device in ("", "cuda"):
         return torch.cuda.get_device_name()
     name, info = platform.machine(), Path("/proc/cpuinfo")
     if info.exists():

@@ -1,15 +1,16 @@
 """The benchmark of a step counts what it says it counts; timings themselves are not asserted."""
 
+import argparse
 import json
 import subprocess
 import sys
-from statistics import median
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vcr_zoo.bench.step import bench, figures, make, saved_bytes
+from vcr_zoo.cli.bench import add_bench_step
 from vcr_zoo.penalty import tap
 from vcr_zoo.results import read
 
@@ -82,19 +83,25 @@ def test_any_placement_can_be_measured(layers):
     assert bench(**SMALL, layers=layers)["exact"]["flops"] > 1
 
 
-def test_the_command_prints_one_json_object_and_writes_every_repeat(tmp_path):
+def test_the_command_prints_one_json_object_and_writes_it_as_results(tmp_path):
     command = [sys.executable, "-m", "vcr_zoo.cli", "bench", "step", "--json"]
     options = ["--model", "test_resnet", "--size", "32", "--batch", "4", "--repeats", "3"]
-    file = ["--results", str(tmp_path / "steps.jsonl")]
+    file = ["--seed", "3", "--amp", "--results", str(tmp_path / "steps.jsonl")]
     output = subprocess.run([*command, *options, *file], capture_output=True, text=True, check=True)
 
     found, rows = json.loads(output.stdout), read(tmp_path / "steps.jsonl")
     assert set(found) == {"plain", "naive", "exact", "sampled", "batchnorm"}
     assert found.pop("plain")["ratio"] == 1
-    by_arm = {arm: [r.value for r in rows if r.settings["arm"] == arm] for arm in found}
-    assert {arm: median(values) for arm, values in by_arm.items()} == {
-        arm: pytest.approx(figures["ratio"]) for arm, figures in found.items()
-    }
-    assert len(rows) == 4 * 3 and {r.data for r in rows} == {"test_resnet, 32 px, batch 4"}
-    assert rows[0].command.startswith(f"vcr-zoo {' '.join(command[3:5])} --model test_resnet")
-    assert "--amp" not in rows[0].command and rows[0].command.endswith("--repeats 3")
+    stated = {arm: figures["ratio"] for arm, figures in found.items()}
+    assert {r.settings["arm"]: r.value for r in rows} == stated
+    assert {(r.seed, r.data) for r in rows} == {(3, "test_resnet, 32 px, batch 4, bfloat16")}
+    (line,) = {r.command for r in rows}
+    args = parser_of("step").parse_args(line.split()[3:])
+    assert (args.model, args.repeats, args.seed, args.amp) == ("test_resnet", 3, 3, True)
+    assert not args.compile and not args.channels_last
+
+
+def parser_of(name):
+    parser = argparse.ArgumentParser()
+    add_bench_step(parser.add_subparsers())
+    return parser._subparsers._group_actions[0].choices[name]

@@ -54,6 +54,9 @@ def test_a_seed_of_a_pair_that_was_trained_anew_takes_its_old_numbers_along(tmp_
     add([result(protocol="knn", **old), result(protocol="eval", **new)], path)
 
     assert [(r.protocol, r.weights) for r in read(path)] == [("probe", "other"), ("eval", "new")]
+    old_and_new = [result(protocol="eval", **old), result(**old), result(protocol="eval", **new)]
+    assert add(old_and_new, path) == 1
+    assert [(r.protocol, r.weights) for r in read(path)] == [("probe", "other"), ("eval", "new")]
 
 
 @pytest.mark.parametrize("command", ["reproduce", "finetune", "depth"])

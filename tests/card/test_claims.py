@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from vcr_zoo.card import claims as ours
-from vcr_zoo.card.claims import Known, Row, claims, sides, verdict
+from vcr_zoo.card import bearing as ours
+from vcr_zoo.card.bearing import Known, Row, sides
+from vcr_zoo.card.claims import claims, verdict
 from vcr_zoo.card.gains import PAIR
 from vcr_zoo.results import Result, paired
 from vcr_zoo.transfer.several import JOINED
@@ -120,6 +121,9 @@ def test_methods_are_paired_by_seed_and_by_what_they_have_in_common():
 
     assert row.label == f"{VCR} on 50 pictures of stamps"
     assert row.shown == str(paired([0.02, 0.03, 0, 0, 0]).scaled(100))
+    again = [replace(r, value=r.value + 0.2, settings=r.settings | {"lr": 2}) for r in tuned[:6]]
+    (row,) = ours.methods("dr-tune", "full")(Known.of([*tuned, *again]))  # the latest counts
+    assert row.shown == str(paired([-0.18, -0.17, -0.2, -0.2, -0.2]).scaled(100))
     full, other = ([r for r in tuned if r.protocol.endswith(way)] for way in values)
     longer = [replace(r, settings=r.settings | {"epochs": 99}) for r in full]
     assert not list(ours.methods("dr-tune", "full")(Known.of([*longer, *other])))
@@ -136,6 +140,7 @@ def test_arms_are_those_of_one_study():
     ]
     known = Known.of(joined)
     (row,) = ours.arms(JOINED, "one long run")(known)
+    assert row.label == "stamps: a{seed}"
     assert row.shown == "+10.00 [+10.00, +10.00]" and row.sides == (True, False)
     assert [r.sides for r in ours.arms(JOINED, "one short run")(known)] == [(False, True)] * 2
 
@@ -159,19 +164,48 @@ def test_joined_vcr_networks_are_compared_with_their_joined_controls():
     assert row.shown == str(paired(gains).scaled(100)) and row.sides == (True, False)
 
 
-def test_less_time_speaks_for_a_claim_about_time():
-    """A repeat is a seed; each network of a benchmark is a row."""
-    times = {"sampled": (1.01, 1.02, 1.01, 1.03, 1.01), "batchnorm": (1.05, 1.07, 1.05, 1.06, 1.04)}
-    rows = [
-        Result("resnet50", on, ours.STEP, "ratio", value, repeat, {"arm": arm})
-        for on in ("resnet50, 96 px", "resnet50, 96 px, bfloat16")
-        for arm, each in times.items()
-        for repeat, value in enumerate(each)
+def step(arm, seconds, on="resnet50, 96 px"):
+    return [
+        Result("resnet50", on, ours.STEP, "ratio", value, process, {"arm": arm})
+        for process, value in enumerate(seconds)
     ]
-    less = [*ours.arms("sampled", "batchnorm", ours.STEP, "ratio", -1)(Known.of(rows))]
 
-    assert [row.label for row in less] == ["resnet50, 96 px", "resnet50, 96 px, bfloat16"]
-    assert verdict(less) == "holds (2 for, 0 against, 0 undecided)"
-    more = ours.arms("batchnorm", "sampled", ours.STEP, "ratio", -1)(Known.of(rows))
-    assert verdict([*more]) == "does not hold (0 for, 2 against, 0 undecided)"
-    assert str(less[0].shown) == str(paired([-4.0, -5.0, -4.0, -3.0, -3.0]))
+
+def test_a_step_may_take_as_long_as_with_a_norm():
+    """Half a hundredth longer is as long; each network of a benchmark is a row."""
+    norm = step("batchnorm", (1.05, 1.07, 1.05, 1.06, 1.04))
+    known = Known.of([*norm, *step("sampled", (1.052, 1.071, 1.05, 1.062, 1.04))])
+    (row,) = ours.beside_norm("sampled")(known)
+
+    assert row.label == "resnet50, 96 px" and row.sides == (True, False)
+    known = Known.of([*norm, *step("exact", (1.5, 1.4, 1.5, 1.5, 1.4))])
+    assert [row.sides for row in ours.beside_norm("exact")(known)] == [(False, True)]
+    assert not [*ours.beside_norm("exact")(Known.of([*norm[:4], *step("exact", (1.5,) * 4)]))]
+
+
+@pytest.mark.parametrize("times, expected", [(6.0, (True, False)), (3.0, (False, True))])
+def test_a_fifth_of_the_added_time_is_what_was_claimed(times, expected):
+    added = (0.1, 0.11, 0.1, 0.1, 0.1)
+    exact = step("exact", [1 + each for each in added])
+    naive = step("naive", [1 + each * (times + each) for each in added])
+    (row,) = ours.times_less(Known.of([*exact, *naive]))
+
+    assert row.sides == expected
+    assert row.shown == f"{paired(times + each for each in added)} times"
+
+
+def test_late_features_are_asked_in_two_ways_that_must_agree():
+    def asked(gap, other, toy):
+        return [
+            Result("n", toy, ours.STARVED, "auc", 0.5 + (gap if arm == "vcr" else 0) + seed / 1e4,
+                   seed, {"arm": arm, "other": other, "alpha": 0.0, "beta": 10.0})
+            for arm in ("vcr", "control") for seed in range(5)
+        ]  # fmt: skip
+
+    rows = [*asked(0.1, "held", "a"), *asked(-0.1, "drawn anew", "a")]
+    rows += [*asked(0.1, "held", "b"), *asked(0.2, "drawn anew", "b")]
+    first, second = ours.starved(Known.of(rows))
+
+    assert first.sides == (False, False) and second.sides == (True, False)
+    assert second.label == "b, alpha 0, beta 10"
+    assert "+20.00 [+20.00, +20.00] with the other drawn anew" in second.shown

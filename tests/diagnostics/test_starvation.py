@@ -83,6 +83,10 @@ def test_the_covariance_term_makes_the_moons_use_both_coordinates():
     for control, vcr in zip(*(found.values[arm][what] for arm in ("control", "vcr")), strict=True):
         assert vcr > control + 0.05
     assert min(found.values["vcr"]["both features"]) > 0.99
+    late, early = (found.toy.names[i] for i in (found.toy.late, 1 - found.toy.late))
+    control = found.values["control"]
+    for way in ("the other drawn anew", "the other held"):
+        assert max(control[f"{late}, {way}"]) < min(control[f"{early}, {way}"])
 
 
 def test_the_command_leaves_numbers_and_a_picture(monkeypatch, tmp_path, capsys):
@@ -95,9 +99,12 @@ def test_the_command_leaves_numbers_and_a_picture(monkeypatch, tmp_path, capsys)
     assert (tmp_path / "starvation.png").exists() and (tmp_path / "starvation.md").exists()
     record = json.loads((tmp_path / "starvation.json").read_text())
     assert len(record["moons"]["vcr"]["both features"]) == 2
-    rows = read(tmp_path / "results.jsonl")
+    rows = read(tmp_path / "starvation.jsonl")
     assert len(rows) == len({r.cell() for r in rows}) == 2 * 2 * 2 * 2
-    one = next(r for r in rows if r.settings["arm"] == "vcr" and r.data.startswith("pairs"))
-    assert one.value == record["pairs"]["vcr"][one.data.removeprefix("pairs: ")][one.seed]
+    assert {r.data for r in rows} == {"moons: horizontal place", "pairs: pullover or coat"}
+    for row in rows:
+        (toy, feature), settings = row.data.split(": "), row.settings
+        by = record[toy][settings["arm"]][f"{feature}, the other {settings['other']}"]
+        assert row.value == by[row.seed] and row.command.endswith("--data fmnist")
     assert main(["starvation", "--out", str(tmp_path), "--runs", "0"]) == 2
     assert "runs=0" in capsys.readouterr().err

@@ -203,7 +203,10 @@ def test_a_folder_that_holds_a_run_is_not_written_over(small, tmp_path):
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns == before
     (tmp_path / "other").mkdir()
     shutil.copy(tmp_path / "run" / "model.safetensors", tmp_path / "other")
-    refused(small("--epochs", "1", experiment="other"), FileExistsError, "already holds a run")
+    begin = ": --overwrite begins again"
+    refused(small("--epochs", "1", experiment="other"), FileExistsError, f"holds a run{begin}")
+    again = small("--epochs", "1", "--resume", "auto", experiment="other")
+    refused(again, FileExistsError, "holds a finished run")
     refused(small("--overwrite", "--opt", "adamv"), ValueError, "does not exist")
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns == before
     train(parse(small("--epochs", "1", "--overwrite")), progress=False)

@@ -6,11 +6,13 @@ that take turns; and, as the paper's yardstick (arXiv 2306.13292), a BatchNorm i
 placements.
 """
 
+import inspect
 import random
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 
 import timm
@@ -48,6 +50,7 @@ def bench(
     device: str = "cpu",
     channels_last: bool = False,
     repeats: int = 20,
+    seed: int = 0,
     results: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """Each step's {seconds, ratio, low, high, memory, matrices, flops}.
@@ -57,7 +60,9 @@ def bench(
     the naive loss adds over the time that this step adds, where it adds any.
 
     Args:
-        results: file that receives the ratio of every repeat, which `vcr-zoo card --add` takes.
+        seed: of the order, and a name for this process: what differs from one process to the next
+            is as much as what differs within one.
+        results: file that receives each ratio, which `vcr-zoo card --add` takes.
     """
     settings = {k: v for k, v in locals().items() if k != "results"}
     steps = {
@@ -71,34 +76,46 @@ def bench(
     target = torch.arange(batch, device=device) % 10
     for step in steps.values():
         measure(step, images, target, amp)
-    order, shuffle = list(steps.values()), random.Random(0).shuffle
+    order, shuffle = list(steps.values()), random.Random(seed).shuffle
     for _ in range(repeats):
         shuffle(order)  # so that none always follows the same one
         for step in order:
             step.seconds.append(timed(step, images, target, amp))
     found = {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
     found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images)
-    for one in as_results(steps, settings) if results else ():
+    for one in as_results(found, settings) if results else ():
         append(results, one)
     return found
 
 
-def as_results(steps: dict[str, Step], settings: dict) -> Iterator[Result]:
-    """Of every repeat, as seed, each step's seconds by the plain step's beside it."""
-    words = ["vcr-zoo bench step"]
-    for name, value in settings.items():
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [] if value is False else [f"{flag} {value}"]
-    about = {k: v for k, v in settings.items() if k not in ("model", "size", "batch", "repeats")}
+def as_results(found: dict[str, dict[str, float]], settings: dict) -> Iterator[Result]:
+    """Each way's median ratio to the plain step; the seed stands for the process."""
     on = "{model}, {size} px, batch {batch}".format(**settings)
-    known = {"versions": versions() | {"hardware": hardware()}, "command": " ".join(words)}
-    data = on + ", bfloat16" * settings["amp"]
-    blank = Result(settings["model"], data, "bench step", "ratio", 0.0, **known)
-    for arm in [name for name in steps if name != "plain"]:
-        times = zip(steps[arm].seconds, steps["plain"].seconds, strict=True)
-        for repeat, (own, plain) in enumerate(times):
-            stated = {"seed": repeat, "settings": about | {"arm": arm}}
-            yield replace(blank, value=own / plain, **stated)
+    usual = {name: p.default for name, p in inspect.signature(bench).parameters.items()}
+    others = ("layers", "rows", "amp", "compile", "device", "channels_last")
+    named = [f"{name} {settings[name]}" for name in others if settings[name] != usual[name]]
+    for arm in [name for name in found if name != "plain"]:
+        yield Result(
+            model=settings["model"],
+            data=", ".join([on, *named]).replace("amp True", "bfloat16").replace(" True", ""),
+            protocol="bench step",
+            metric="ratio",
+            value=found[arm]["ratio"],
+            seed=settings["seed"],
+            settings={"arm": arm},
+            versions=versions() | {"hardware": hardware(settings["device"])},
+            command=command_of(settings),
+        )
+
+
+def command_of(settings: dict) -> str:
+    """The command that measures with these settings."""
+    words = ["vcr-zoo", "bench", "step"]
+    for name, value in settings.items():
+        if value is not False:
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
+    return shlex.join(words)
 
 
 def make(name, model, size, batch, layers, rows, compile, device, channels_last) -> Step:

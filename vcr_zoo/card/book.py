@@ -9,8 +9,8 @@ from pathlib import Path
 from vcr_zoo.results import Result, read
 from vcr_zoo.zoo import replaced
 
+from .bearing import JOINT, STARVED, STEP, TRIED
 from .chosen import CHOSEN
-from .claims import JOINT, STARVED, STEP, TRIED
 from .evidence import CARDS, DEPTHS, REPRODUCE
 from .gains import PAIR, settings
 from .words import MEASURES
@@ -30,14 +30,15 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
             f"there is no {path.parent}: results are entered in a checkout of the repository, "
             "installed with pip install -e ."
         )
-    new = {same(result): result for result in results}
-    weights = {network(r): r.weights for r in new.values() if network(r)}
-    kept = [r for r in read(path) if same(r) not in new]
-    content = [
-        json.dumps(asdict(r), sort_keys=True) + "\n"
-        for r in [*kept, *new.values()]
-        if r.weights == weights.get(network(r), r.weights)
+    results = list(results)
+    weights = {network(r): r.weights for r in results if network(r)}  # the latest
+    new = {same(r): r for r in results if r.weights == weights.get(network(r), r.weights)}
+    kept = [
+        r
+        for r in read(path)
+        if same(r) not in new and r.weights == weights.get(network(r), r.weights)
     ]
+    content = [json.dumps(asdict(r), sort_keys=True) + "\n" for r in [*kept, *new.values()]]
     replaced(path, "".join(content).encode())
     return len(new)
 

@@ -64,7 +64,7 @@ class Evidence:
                 pictures = f"{r.settings['size'] or 'all'} pictures of {r.data}"
                 curve = studies.setdefault((pictures, json.dumps(others, sort_keys=True)), {})
                 curve.setdefault(r.settings["depth"], []).append(r.value)
-        most = sorted(studies.items(), key=lambda study: sum(map(len, study[1].values())))
+        most = sorted(studies.items(), key=lambda study: min(map(len, study[1].values())))
         return {pictures: curve for (pictures, _), curve in most}
 
 

@@ -10,7 +10,7 @@ from vcr_zoo.results import Result
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
 
-from .claims import SEEDS
+from .bearing import SEEDS
 from .evidence import Evidence
 from .gains import Gain, Paired, comparison, declared
 from .metadata import metadata

@@ -91,7 +91,8 @@ def add_bench_step(benches) -> None:
     parser.add_argument("--channels-last", action="store_true")
     add_device(parser)
     parser.add_argument("--repeats", type=int, default=20, help="(default: 20)")
-    parser.add_argument("--results", metavar="FILE", help="receives the ratio of every repeat")
+    parser.add_argument("--seed", type=int, default=0, help="of this process (default: 0)")
+    parser.add_argument("--results", metavar="FILE", help="receives each ratio to the plain step")
 
 
 def add_bench_inspect(benches) -> None:

@@ -11,7 +11,7 @@ and with the other held at its mean.
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from vcr_zoo.data import Images, load
 from vcr_zoo.penalty import tap
-from vcr_zoo.results import Result, append, paired, versions
+from vcr_zoo.results import Result, paired, versions
 
 from .style import STYLES, plt, save
 
 ARMS = ("control", "vcr")
 BOTH = "both features"
-RESULTS = "results.jsonl"
+RESULTS = "starvation.jsonl"
+WAYS = {"drawn anew": "the other drawn anew", "held": "the other held"}  # to ask by one feature
 EASY, HARD = ("trouser", "bag"), ("pullover", "coat")
 WIDTH = 128  # of both hidden layers
 STEPS = 600  # of training on moons, half as many on pairs
@@ -154,8 +155,8 @@ def learned(network: Network, toy: Toy, seed: int) -> dict[str, float]:
     values = {BOTH: ranking(network, toy.x, toy.y)}
     for feature, name in enumerate(toy.names):
         anew, held = toy.without(1 - feature, seed), toy.held(1 - feature)
-        values[f"{name}, the other drawn anew"] = ranking(network, anew, toy.y)
-        values[f"{name}, the other held"] = ranking(network, held, toy.y)
+        for way, x in (("drawn anew", anew), ("held", held)):
+            values[f"{name}, {WAYS[way]}"] = ranking(network, x, toy.y)
     return values
 
 
@@ -167,15 +168,14 @@ class Experiment:
     networks: dict[str, list[Network]]
     values: dict[str, dict[str, list[float]]]  # arm -> what -> one for each run
 
-    def results(self, name: str, settings: dict) -> Iterator[Result]:
+    def results(self, name: str, settings: dict, **how) -> Iterator[Result]:
         """How well each network ranks the classes by the feature that is learned late."""
         late = self.toy.names[self.toy.late]
-        for arm, by in self.values.items():
-            for what in (one for one in by if one.startswith(late)):
-                blank = Result("Network", f"{name}: {what}", "starvation", "auc", 0.0)
-                for seed, value in enumerate(by[what]):
-                    stated = {"value": value, "seed": seed, "settings": settings | {"arm": arm}}
-                    yield replace(blank, **stated)
+        for arm, (way, what) in itertools.product(self.values, WAYS.items()):
+            about = settings | {"arm": arm, "other": way}
+            on = (f"Network({WIDTH})", f"{name}: {late}", "starvation", "auc")
+            for seed, value in enumerate(self.values[arm][f"{late}, {what}"]):
+                yield Result(*on, value, seed, about, **how)
 
     def table(self) -> list[str]:
         """Markdown: means in percent, and what VCR adds, paired by seed."""
@@ -225,20 +225,22 @@ def report(
         "moons": (moons(), moons(seed=1)),
         "pairs": (pairs(load(data, "train")), pairs(load(data, "validation"), 1000, seed=1)),
     }
-    found = {
-        name: experiment(*both, alpha, beta, runs, steps=STEPS // (1 if name == "moons" else 2))
-        for name, both in toys.items()
-    }
+    steps = {"moons": STEPS, "pairs": STEPS // 2}
+    found = {name: experiment(*both, alpha, beta, runs, steps[name]) for name, both in toys.items()}
     save(draw(found), folder / "starvation.png")
-    settings = {"runs": runs, "alpha": alpha, "beta": beta, "data": data, "steps": STEPS}
+    settings = {"runs": runs, "alpha": alpha, "beta": beta, "data": data, "steps": steps}
     command = f"vcr-zoo starvation --out {out} --runs {runs} --alpha {alpha:g} --beta {beta:g}"
+    command += f" --data {data}"
     record = {"command": command, "settings": settings, "versions": versions()}
     record |= {name: one.values for name, one in found.items()}
     (folder / "starvation.json").write_text(json.dumps(record, indent=1) + "\n")
-    del settings["runs"]
-    (folder / RESULTS).unlink(missing_ok=True)
-    for one in (row for name in toys for row in found[name].results(name, settings)):
-        append(folder / RESULTS, replace(one, command=command, versions=record["versions"]))
+    how = {"command": command, "versions": record["versions"]}
+    rows = [
+        row
+        for name in toys
+        for row in found[name].results(name, {"alpha": alpha, "beta": beta, "data": data}, **how)
+    ]
+    (folder / RESULTS).write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
     lines = ["# Gradient starvation", "", f"{runs} networks of each arm, `{command}`", ""]
     for name, one in found.items():
         lines += [f"## {name}", "", *one.table(), ""]

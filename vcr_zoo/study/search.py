@@ -26,6 +26,7 @@ from .spaces import SPACES, chosen, words
 from .surface import Trial, best_setting, draw, marginals, report, shared, standings
 
 PICTURE = "surface.png"
+KEY = ("recipe", "options", "seeds", "trial")  # columns that tell the lines of SPACE.csv apart
 
 
 @dataclass(frozen=True)
@@ -207,13 +208,13 @@ def write(found: Mapping[str, Sequence[Trial]], plan: Plan, seeds: Sequence[int]
     """All trials of all recipes, those of earlier searches included, as a table, accuracies as
     means over seeds: SPACE.csv."""
     path, names = plan.folder / f"{plan.space}.csv", list(SPACES[plan.space])
-    columns = ["recipe", "seeds", "trial", *names, "source", "others"]
+    columns = [*KEY, *names, "source", "others"]
     with path.open(newline="") if path.exists() else io.StringIO() as file:
-        old = csv.DictReader(file)
-        lines = {tuple(row.values())[:3]: row for row in old if [*row] == columns}
+        old = [row for row in csv.DictReader(file) if [*row] == columns]
+    lines = {tuple(row[name] for name in KEY): row for row in old}
     for recipe, trials in found.items():
         for t in trials:
-            key = (recipe, " ".join(map(str, seeds)), str(t.number))
+            key = (recipe, shlex.join(plan.options), " ".join(map(str, seeds)), str(t.number))
             setting = [t.settings.get(name, "") for name in names]
             means = [f"{value:.4f}" for value in (t.source, t.others)]
             lines[key] = dict(zip(columns, (*key, *setting, *means), strict=True))

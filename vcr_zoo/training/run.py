@@ -102,19 +102,30 @@ def run_folder(args: argparse.Namespace) -> Path:
     """
     folder = Path(args.output or "runs") / options.run_name(args)
     free = args.resume or args.dry_run or args.overwrite
-    held = [*folder.glob("*.pth.tar"), *folder.glob("model.safetensors")]
-    if held and not free:
+    checkpoints = any(folder.glob("*.pth.tar"))
+    if not free and (checkpoints or (folder / "model.safetensors").exists()):
+        go_on = "--resume auto goes on with it, " if checkpoints else ""
         raise FileExistsError(
-            f"{folder} already holds a run: --resume auto goes on with it, --overwrite begins "
-            "again in its place, --experiment NAME takes another folder"
+            f"{folder} already holds a run: {go_on}--overwrite begins again in its place, "
+            "--experiment NAME takes another folder"
         )
     return folder
 
 
 def resumed_from(args: argparse.Namespace, folder: Path) -> Path | None:
-    """The checkpoint to go on from, if there is one."""
+    """The checkpoint to go on from, if there is one.
+
+    Raises:
+        FileExistsError: for a finished run whose checkpoints are gone, which would begin again.
+    """
     if args.resume == "auto":
-        return checkpoint.latest(folder)
+        found = checkpoint.latest(folder)
+        if not found and (folder / "model.safetensors").exists() and not args.overwrite:
+            raise FileExistsError(
+                f"{folder} holds a finished run, without a checkpoint to go on from: --overwrite "
+                "begins again in its place, --experiment NAME takes another folder"
+            )
+        return found
     return Path(args.resume) if args.resume else None
 
 

@@ -1,0 +1,286 @@
+"""What bears on a paper's claim: differences over seeds, from the results of several commands."""
+
+import itertools
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vcr_zoo.results import Interval, Result, paired
+from vcr_zoo.training import parse
+from vcr_zoo.training.options import SELF_SUPERVISED, recipes
+from vcr_zoo.transfer.several import JOINED
+from vcr_zoo.transfer.tuned import METHODS
+
+from .evidence import DEPTHS
+from .gains import Paired, declared
+from .words import POINT
+
+SEEDS = 5  # fewer are no evidence
+# Protocols of what has no name of its own, but arms that are compared:
+JOINT = "concat"  # runs joined
+STARVED = "starvation"  # toys
+STEP = "bench step"  # time of a training step, a seed being a process
+TRIED = {  # protocol, beside those of pairs -> metrics that are asked for
+    DEPTHS: ("top1", "validation_top1"),
+    "finetune full": ("top1",),
+    "finetune dr-tune": ("top1",),
+    JOINT: ("top1",),
+    STARVED: ("auc",),
+    STEP: ("ratio",),
+}
+
+
+class Row(NamedTuple):
+    """One measurement that bears on a claim."""
+
+    label: str
+    shown: str
+    sides: tuple[bool, bool]  # whether it speaks for the claim, and whether against
+
+    @classmethod
+    def of(cls, label: str, found: Interval, sign: int = 1, shown: str | None = None) -> "Row":
+        """A difference, in points unless it is shown otherwise."""
+        shown = format(found.scaled(100)) if shown is None else shown
+        return cls(label, shown, sides(found, sign))
+
+
+class Known(NamedTuple):
+    """All that was measured."""
+
+    results: tuple[Result, ...]
+    pairs: tuple[tuple[Paired, object], ...]  # with the recipe that both were trained by
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> "Known":
+        pairs, results = [], tuple(results)
+        for vcr, control in declared(results).items():
+            if vcr in recipes():
+                recipe = parse(["--recipe", vcr])
+                pairs.append((Paired(control, vcr, recipe.dataset, results), recipe))
+        return cls(results, tuple(pairs))
+
+
+def sides(found: Interval, sign: int) -> tuple[bool, bool]:
+    """Whether an interval lies on the claimed side of zero, and whether on the other; with sign 0
+    whether all of it, or none, loses no more than half a point."""
+    if sign == 0:
+        return found.low >= -POINT, found.high < -POINT
+    low, high = sorted((sign * found.low, sign * found.high))
+    return low > 0, high < 0
+
+
+def pairs(protocol: str, metric: str, on_source: bool, which, sign: int = 1):
+    """VCR less control, of every pair whose recipe `which` is true of."""
+
+    def measured(known: Known) -> Iterable[Row]:
+        for pair, recipe in known.pairs:
+            gain = pair.headline(protocol, metric, on_source) if which(recipe) else None
+            if gain and gain.difference.n >= SEEDS:
+                yield Row.of(pair.vcr, gain.difference, sign, gain.difference_shown)
+
+    return measured
+
+
+def supervised(recipe) -> bool:
+    return recipe.task not in SELF_SUPERVISED
+
+
+def coarse(recipe) -> bool:
+    return supervised(recipe) and recipe.label_level == "coarse"
+
+
+def long_tailed(recipe) -> bool:
+    return "_lt" in recipe.dataset
+
+
+def simclr(recipe) -> bool:
+    return recipe.task == "simclr"
+
+
+def vicreg(recipe) -> bool:
+    return recipe.task == "vicreg"
+
+
+PAIRED_BY = ("model", "data", "seed", "fingerprint")
+
+
+def methods(ours: str, theirs: str):
+    """Test accuracy of one way to fine-tune less that of another, of every network and data set,
+    each with what validation chose for it, the rest alike but for what only the one has; of what
+    was measured twice, the latest."""
+    free = METHODS[theirs].tuned
+
+    def measured(known: Known) -> Iterable[Row]:
+        mine, other = (
+            [r for r in known.results if (r.protocol, r.metric) == (f"finetune {way}", "top1")]
+            for way in (ours, theirs)
+        )
+        gaps = defaultdict(dict)
+        for a, b in itertools.product(mine, other):
+            same = all(getattr(a, name) == getattr(b, name) for name in PAIRED_BY)
+            kept = {key: value for key, value in b.settings.items() if key not in free}
+            if same and all(a.settings.get(key) == value for key, value in kept.items()):
+                gaps[where(a), key_of(kept)][a.seed] = a.value - b.value
+        yield from enough({study: [*by_seed.values()] for study, by_seed in gaps.items()})
+
+    return measured
+
+
+def arms(ours: str, theirs: str):
+    """Probe accuracy of one way to use several networks less that of another, of every study."""
+
+    def measured(known: Known) -> Iterable[Row]:
+        studies = defaultdict(dict)
+        for r in known.results:
+            if (r.protocol, r.metric) == (JOINT, "top1"):
+                label = f"{r.data}: {joint(r.settings['networks'])}"
+                study = (label, key_of(r.settings, without="arm"))
+                studies[study][r.settings["arm"], r.seed] = r.value
+        gaps = {
+            study: [v - values[theirs, s] for (arm, s), v in values.items() if arm == ours]
+            for study, values in studies.items()
+            if all((theirs, s) in values for arm, s in values if arm == ours)
+        }
+        yield from enough(gaps)
+
+    return measured
+
+
+def members(known: Known) -> Iterable[Row]:
+    """Joined VCR networks less joined controls, which are called base_ for vcr_."""
+    joined = defaultdict(dict)
+    for r in known.results:
+        if (r.protocol, r.metric, r.settings.get("arm")) == (JOINT, "top1", JOINED):
+            how = key_of({k: v for k, v in r.settings.items() if k not in ("networks", "long")})
+            joined[r.data, how, tuple(r.settings["networks"])][r.seed] = r.value
+    for (data, how, names), values in joined.items():
+        controls = tuple(name.replace(".vcr_", ".base_") for name in names)
+        theirs = joined.get((data, how, controls), {}) if controls != names else {}
+        gaps = [values[s] - theirs[s] for s in values.keys() & theirs.keys()]
+        yield from enough({(f"{data}: {joint(names)}",): gaps})
+
+
+def starved(known: Known) -> Iterable[Row]:
+    """How well classes are ranked by the feature that is learned late, VCR less control: it speaks
+    for or against the claim where both ways of asking do, which are of the same networks."""
+    studies = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    for r in known.results:
+        if (r.protocol, r.metric) == (STARVED, "auc"):
+            about = {k: v for k, v in r.settings.items() if k not in ("arm", "other")}
+            study = studies[r.data, key_of(about)]
+            study[r.settings["other"]][r.settings["arm"]][r.seed] = (r.value, r.settings)
+    for (toy, _), ways in studies.items():
+        gaps, sided, about = {}, [], {}
+        for other, by in ways.items():
+            seeds = by["vcr"].keys() & by["control"].keys()
+            about = next(iter(by["vcr"].values()))[1]
+            gaps[other] = paired(by["vcr"][s][0] - by["control"][s][0] for s in seeds)
+            sided.append(sides(gaps[other], 1))
+        shown = ", ".join(f"{gap.scaled(100)} with the other {way}" for way, gap in gaps.items())
+        label = f"{toy}, alpha {about['alpha']:g}, beta {about['beta']:g}"
+        yield Row(label, shown, tuple(all(side) for side in zip(*sided, strict=True)))
+
+
+def times_less(known: Known) -> Iterable[Row]:
+    """How many times what autograd adds to a step is what the closed form adds, of all samples:
+    more than the 5 that are claimed, or less."""
+    for label, arms in steps(known).items():
+        found = paired(
+            (arms["naive"][s] - 1) / (arms["exact"][s] - 1)
+            for s in arms["naive"].keys() & arms["exact"].keys()
+        )
+        if found.n >= SEEDS:
+            yield Row(label, f"{found} times", (found.low > 5, found.high < 5))
+
+
+def beside_norm(arm: str):
+    """What a BatchNorm adds to a step less what VCR adds."""
+
+    def measured(known: Known) -> Iterable[Row]:
+        for label, arms in steps(known).items():
+            seeds = arms[arm].keys() & arms["batchnorm"].keys()
+            gaps = [arms["batchnorm"][s] - arms[arm][s] for s in seeds]
+            yield from enough({(label,): gaps}, sign=0)
+
+    return measured
+
+
+def steps(known: Known) -> dict[str, dict[str, dict[int, float]]]:
+    """Steps as multiples of the plain one, by what was timed, arm and process."""
+    found = defaultdict(lambda: defaultdict(dict))
+    for r in known.results:
+        if (r.protocol, r.metric) == (STEP, "ratio"):
+            found[r.data][r.settings["arm"]][r.seed] = r.value
+    return found
+
+
+def joint(networks: Iterable[str]) -> str:
+    """Several networks, by the names of their folders."""
+    return " + ".join(Path(name).name for name in networks)
+
+
+def key_of(settings: dict, without: str = "") -> str:
+    """Settings as one string, but for one of them."""
+    return json.dumps({k: v for k, v in settings.items() if k != without}, sort_keys=True)
+
+
+def enough(gaps: dict[tuple, list[float]], sign: int = 1) -> Iterable[Row]:
+    """A row for each list of differences, where there are seeds enough."""
+    for (label, *_), values in gaps.items():
+        if len(values) >= SEEDS:
+            yield Row.of(label, paired(values), sign)
+
+
+Curve = dict[int, dict[int, dict[str, float]]]  # depth -> seed -> metric -> value
+
+
+def curves(known: Known) -> dict[tuple, dict[int, tuple[str, Curve]]]:
+    """What `vcr-zoo depth` measured, study by study: number of pictures -> its name and curve."""
+    found: dict = defaultdict(dict)
+    for r in known.results:
+        if r.protocol == DEPTHS:
+            settings = {k: v for k, v in r.settings.items() if k != "size"}
+            study = (r.model, r.data, key_of(settings, without="depth"))
+            size = r.settings["size"] or sys.maxsize  # all pictures
+            _, curve = found[study].setdefault(size, (where(r), {}))
+            seeds = curve.setdefault(r.settings["depth"], {})
+            seeds.setdefault(r.seed, {})[r.metric] = r.value
+    return found
+
+
+def best_depth(curve: Curve, seed: int) -> int:
+    """The depth that validation likes best, of one seed."""
+    return max(curve, key=lambda depth: curve[depth][seed]["validation_top1"])
+
+
+def complete(curve: Curve) -> list[int]:
+    """Seeds that every depth was tried with."""
+    return sorted(set.intersection(*(set(seeds) for seeds in curve.values())))
+
+
+def less_frozen(known: Known) -> Iterable[Row]:
+    """Test accuracy at the depth that validation chose, less that with all features frozen."""
+    for study in curves(known).values():
+        for label, curve in study.values():
+            seeds, last = complete(curve), max(curve)
+            best = {s: curve[best_depth(curve, s)][s]["top1"] for s in seeds}
+            if len(seeds) >= SEEDS:
+                yield Row.of(label, paired(best[s] - curve[last][s]["top1"] for s in seeds))
+
+
+def deeper_with_less(known: Known) -> Iterable[Row]:
+    """The chosen depth with the fewest pictures less that with the most, in blocks."""
+    for (model, data, _), study in curves(known).items():
+        (_, few), (_, many) = study[min(study)], study[max(study)]
+        seeds = [s for s in complete(few) if s in complete(many)]
+        if len(study) > 1 and len(seeds) >= SEEDS:
+            gap = paired(best_depth(few, s) - best_depth(many, s) for s in seeds)
+            yield Row.of(f"{model} on {data}", gap, shown=f"{gap} blocks")
+
+
+def where(result: Result) -> str:
+    size = result.settings.get("size")
+    return f"{result.model} on {f'{size} pictures of ' if size else ''}{result.data}"
