@@ -51,8 +51,8 @@ def test_a_verdict_follows_from_where_an_interval_lies(differences, sign, expect
 def test_rows_that_contradict_each_other_are_mixed_and_none_is_none():
     good, bad, neither = (Row("", "", s) for s in ((True, False), (False, True), (False, False)))
 
-    assert verdict([good, neither]) == "holds (1 for, 0 against, 1 undecided)"
-    assert verdict([bad, neither]) == "does not hold (0 for, 1 against, 1 undecided)"
+    assert verdict([good, neither]) == "holds in part (1 for, 0 against, 1 undecided)"
+    assert verdict([bad, neither]) == "does not hold in part (0 for, 1 against, 1 undecided)"
     assert verdict([good, bad]) == "mixed (1 for, 1 against, 0 undecided)"
     assert verdict([]) == "not measured yet"
 

@@ -24,6 +24,14 @@ def test_get_goes_on_after_a_failure(files, capsys):
     assert "no data set 'nonsense'" in shown.err and "fmnist: 180 train" in shown.out
 
 
+def test_a_folder_without_its_word_is_told_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes").mkdir()
+
+    assert main(["data", "show", "shapes"]) == 2
+    assert "give folder/shapes" in capsys.readouterr().err
+
+
 def test_show_writes_a_contact_sheet(files, tmp_path, capsys):
     """A row for each class, at either level."""
     main(["data", "get", "fmnist", "--folder", str(files)])

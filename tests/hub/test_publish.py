@@ -380,6 +380,15 @@ def test_the_command_tells_and_its_status_says(stated_file, capsys, found, code,
     assert word in shown and zoo.manifest()[VCR].sha256 in shown
 
 
+def test_what_quick_leaves_out_is_told(monkeypatch):
+    monkeypatch.setattr(again, "slow", lambda job: job.protocol == "probe")
+    told = []
+    again.tell_left_out([again.Job("probe", "mnist"), again.Job("eval", "fmnist")], told.append)
+    again.tell_left_out([again.Job("eval", "fmnist")], told.append)
+
+    assert told == ["left out by --quick: probe on mnist"]
+
+
 def test_damaged_weights_are_not_measured(monkeypatch, manifest, capsys):
     manifest.with_name(f"{VCR}.safetensors").write_bytes(b"damaged")
     monkeypatch.setattr(again, "manifest", lambda: zoo.manifest(manifest))

@@ -19,10 +19,11 @@ submission or in code about the paper, not in the paper itself; *(abstract)*; *(
 picture. Where there is none, none could be read.
 
 **Verdict**: *holds* where some intervals lie on the claimed side of zero and none on the other;
-*does not hold* where it is the other way round; *mixed* where both occur; *undecided* where every
-interval contains zero; beside it how many speak for, against and for nothing. "Does not suffer" is
-no loss of more than half a point. Fewer than five seeds are no evidence; intervals are not
-corrected for their number.
+*does not hold* where it is the other way round, both *in part* where others contain zero; *mixed*
+where both occur; *undecided* where every interval contains zero; beside it how many speak for,
+against and for nothing. Networks that are asked in two ways, as in the starvation row, speak where
+both agree. "Does not suffer" is no loss of more than half a point. Fewer than five seeds are no
+evidence; intervals are not corrected for their number.
 """
 
 
@@ -50,5 +51,6 @@ def verdict(found: Sequence[Row]) -> str:
         said = "mixed"
     else:
         said = "holds" if speak[0] else "does not hold" if speak[1] else "undecided"
+        said += " in part" * (0 < sum(speak) < len(found))
     silent = len(found) - sum(speak)
     return f"{said} ({speak[0]} for, {speak[1]} against, {silent} undecided)"

@@ -190,6 +190,7 @@ def reproduce(
         return 0
     stated = stated_results(entry)
     comparisons = told(compared(stated, again, quick, trusted=True), tell)
+    tell_left_out(stated_jobs(stated, trusted=True) if quick else [], tell)
     if retrain:
         found, same = retrained(name, file, sha256)
         by_metric = {r.metric: r for r in found}
@@ -210,6 +211,12 @@ def told(comparisons: Iterable[Comparison], tell: Callable[[str], None]) -> list
         made.append(one)
     tell(f"{sum(one.agrees for one in made)} of {len(made)} agree")
     return made
+
+
+def tell_left_out(jobs: Iterable[Job], tell: Callable[[str], None]) -> None:
+    """Say which of the evaluations were not made for the sake of time."""
+    if left := [f"{job.protocol} on {job.data}" for job in jobs if slow(job)]:
+        tell(f"left out by --quick: {', '.join(left)}")
 
 
 def verdict(comparisons: Sequence[Comparison]) -> int:
@@ -234,7 +241,9 @@ def of_repository(name: str, *, quick: bool, cache, tell: Callable[[str], None])
     def again(job: Job) -> list[Result]:
         return of_published(job, ours, f"hf-hub:{repo}@{commit}", sha256, cache)
 
-    return verdict(told(compared(stated, again, quick), tell))
+    comparisons = told(compared(stated, again, quick), tell)
+    tell_left_out(stated_jobs(stated) if quick else [], tell)
+    return verdict(comparisons)
 
 
 def check_card(repo: str, commit: str, stated: Sequence[Result]) -> None:
