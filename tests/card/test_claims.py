@@ -207,5 +207,6 @@ def test_late_features_are_asked_in_two_ways_that_must_agree():
     first, second = ours.starved(Known.of(rows))
 
     assert first.sides == (False, False) and second.sides == (True, False)
+    assert not [*ours.starved(Known.of([r for r in rows if r.seed < 4]))]
     assert second.label == "b, alpha 0, beta 10"
     assert "+20.00 [+20.00, +20.00] with the other drawn anew" in second.shown

@@ -93,11 +93,16 @@ def as_results(found: dict[str, dict[str, float]], settings: dict) -> Iterator[R
     on = "{model}, {size} px, batch {batch}".format(**settings)
     usual = {name: p.default for name, p in inspect.signature(bench).parameters.items()}
     others = ("layers", "rows", "amp", "compile", "device", "channels_last")
-    named = [f"{name} {settings[name]}" for name in others if settings[name] != usual[name]]
+    said = {"amp": "bfloat16"}
+    named = [
+        said.get(name, name) if settings[name] is True else f"{name} {settings[name]}"
+        for name in others
+        if settings[name] != usual[name]
+    ]
     for arm in [name for name in found if name != "plain"]:
         yield Result(
             model=settings["model"],
-            data=", ".join([on, *named]).replace("amp True", "bfloat16").replace(" True", ""),
+            data=", ".join([on, *named]),
             protocol="bench step",
             metric="ratio",
             value=found[arm]["ratio"],

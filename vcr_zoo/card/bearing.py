@@ -181,7 +181,8 @@ def starved(known: Known) -> Iterable[Row]:
             sided.append(sides(gaps[other], 1))
         shown = ", ".join(f"{gap.scaled(100)} with the other {way}" for way, gap in gaps.items())
         label = f"{toy}, alpha {about['alpha']:g}, beta {about['beta']:g}"
-        yield Row(label, shown, tuple(all(side) for side in zip(*sided, strict=True)))
+        if all(gap.n >= SEEDS for gap in gaps.values()):
+            yield Row(label, shown, tuple(all(side) for side in zip(*sided, strict=True)))
 
 
 def times_less(known: Known) -> Iterable[Row]:
