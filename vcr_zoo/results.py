@@ -44,6 +44,11 @@ class Result:
         return json.dumps(record, sort_keys=True)
 
 
+def key_of(settings: dict, *without: str) -> str:
+    """Settings as one string, but for some of them: equal where they are."""
+    return json.dumps({k: v for k, v in settings.items() if k not in without}, sort_keys=True)
+
+
 def append(path: str | Path, result: Result) -> None:
     """Add one line to a jsonl file, in a single write, so that processes can share the file."""
     line = json.dumps(asdict(result), sort_keys=True) + "\n"

@@ -92,10 +92,12 @@ def test_a_file_of_results_is_entered(tmp_path):
     append(tmp_path / "new.jsonl", result(metric="gradient"))  # no card shows it
     looked_for = "vcr-zoo finetune a.b --method depth --budget 6"  # no point of a curve
     append(tmp_path / "new.jsonl", result(protocol="finetune depth", command=looked_for))
+    point = result(protocol="finetune depth", command=f"{looked_for} --set depth=2 lr=0.1")
+    append(tmp_path / "new.jsonl", point)
 
-    assert add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl") == 1
-    (only,) = read(tmp_path / "results.jsonl")
-    assert only.versions == {"torch": "2"}
+    assert add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl") == 2
+    one, other = read(tmp_path / "results.jsonl")
+    assert one.versions == {"torch": "2"} and other == point
     with pytest.raises(FileNotFoundError, match="there is no"):
         add_file(tmp_path / "nowhere.jsonl", ["a.b"], tmp_path / "results.jsonl")
     with pytest.raises(ValueError, match=r"no results that cards or claims show: .*of x"):

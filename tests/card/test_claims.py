@@ -95,7 +95,7 @@ def test_the_best_depth_is_the_one_that_validation_chose():
         results += depth(0.80, 0.80, 2, seed, 100) + depth(0.75 + 0.01 * seed, 0.7, 3, seed, 100)
         results += depth(0.90, 0.91, 0, seed, 900) + depth(0.85, 0.80, 3, seed, 900)
         results += depth(0.10, 0.91, 0, seed, 900, afresh=True)
-        results += depth(0.85, 0.80, 3, seed, 900, afresh=True)
+        results += depth(0.85, 0.80, 3, seed, 900, afresh=True, lr=9)  # each depth at its rate
     few, many, afresh = ours.less_frozen(Known.of(results))
     (moved,) = ours.deeper_with_less(Known.of(results))
 

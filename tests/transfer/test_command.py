@@ -68,6 +68,36 @@ def test_depth_ends_with_a_command_that_runs(known, tmp_path, capsys, monkeypatc
     assert main([*last[1:], "--output", str(tmp_path / "other.jsonl")]) == 0
 
 
+def test_every_depth_gets_the_rate_that_validation_likes(known, tmp_path, monkeypatch):  # noqa: F811
+    """Of three, on the pictures of seed 0; the commands measure single points of the curve."""
+    monkeypatch.setattr(command, "load", lambda name, part, level="fine": pictures(part, n=120))
+    out = tmp_path / "out.jsonl"
+    line = [
+        "depth",
+        known[0],
+        "--data",
+        "made",
+        "--sizes",
+        "30",
+        "--seeds",
+        "0",
+        "1",
+        "--no-likeness",
+    ]
+    line += [*FAST, "--output", str(out), "--picture", str(tmp_path / "depth.png")]
+    assert main([*line, "--budget", "3"]) == 0
+
+    found, chosen = read(out), {}
+    for depth in range(5):
+        of_depth = [r for r in found if r.settings["depth"] == depth]
+        tried = {r.settings["lr"]: r.value for r in of_depth if r.protocol.endswith("trial")}
+        (chosen[depth],) = {r.settings["lr"] for r in of_depth if r.metric == "top1"}
+        assert len(tried) == 3 and tried[chosen[depth]] == max(tried.values())
+    assert len(set(chosen.values())) > 1
+    commands = {r.command for r in found if r.metric == "top1"}
+    assert len(commands) == 10 and all("--budget 3 " in c and " depth=" in c for c in commands)
+
+
 @pytest.mark.parametrize(
     "words, said",
     [

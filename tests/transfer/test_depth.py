@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vcr_zoo.results import paired, student_quantile
-from vcr_zoo.transfer.depth import Depth, bar, draw, likeness
+from vcr_zoo.transfer.depth import Depth, Scratch, bar, draw, likeness
 
 from .made import pictures
 from .tuning import resnet, run_of, same, small, tuned, vit
@@ -47,6 +47,15 @@ def test_afresh_what_is_not_frozen_has_other_weights_from_the_start():
     assert torch.equal(ours["layer2.0.conv1.weight"], theirs["layer2.0.conv1.weight"])
     assert not torch.equal(ours["layer3.0.conv1.weight"], theirs["layer3.0.conv1.weight"])
     assert not ours["layer3.0.bn1.running_mean"].any()
+
+
+@pytest.mark.parametrize("make", [resnet, vit])
+def test_from_scratch_nothing_of_the_pretrained_network_is_left(make):
+    """Networks of other weights end alike to the bit, and every weight learns from the start."""
+    ours, theirs = (tuned(Scratch(), make(seed), small(head_epochs=1)) for seed in (0, 1))
+
+    assert same(ours.model, theirs.model)
+    assert [row["frozen"] for row in ours.history] == [0, 0]
 
 
 @pytest.mark.parametrize("depth", [-1, 7])

@@ -1,20 +1,19 @@
 """What bears on a paper's claim: differences over seeds, from the results of several commands."""
 
 import itertools
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vcr_zoo.results import Interval, Result, paired
+from vcr_zoo.results import Interval, Result, key_of, paired
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import SELF_SUPERVISED, recipes
 from vcr_zoo.transfer.several import JOINED
 from vcr_zoo.transfer.tuned import METHODS
 
-from .evidence import DEPTHS
+from .evidence import DEPTHS, FREE
 from .gains import Paired, declared
 from .words import POINT
 
@@ -26,6 +25,7 @@ STEP = "bench step"  # time of a training step, a seed being a process
 TRIED = {  # protocol, beside those of pairs -> metrics that are asked for
     DEPTHS: ("top1", "validation_top1"),
     "finetune full": ("top1",),
+    "finetune scratch": ("top1",),
     "finetune dr-tune": ("top1",),
     JOINT: ("top1",),
     STARVED: ("auc",),
@@ -137,7 +137,7 @@ def arms(ours: str, theirs: str):
         for r in known.results:
             if (r.protocol, r.metric) == (JOINT, "top1"):
                 label = f"{r.data}: {joint(r.settings['networks'])}"
-                study = (label, key_of(r.settings, without="arm"))
+                study = (label, key_of(r.settings, "arm"))
                 studies[study][r.settings["arm"], r.seed] = r.value
         gaps = {
             study: [v - values[theirs, s] for (arm, s), v in values.items() if arm == ours]
@@ -154,7 +154,7 @@ def members(known: Known) -> Iterable[Row]:
     joined = defaultdict(dict)
     for r in known.results:
         if (r.protocol, r.metric, r.settings.get("arm")) == (JOINT, "top1", JOINED):
-            how = key_of({k: v for k, v in r.settings.items() if k not in ("networks", "long")})
+            how = key_of(r.settings, "networks", "long")
             joined[r.data, how, tuple(r.settings["networks"])][r.seed] = r.value
     for (data, how, names), values in joined.items():
         controls = tuple(name.replace(".vcr_", ".base_") for name in names)
@@ -169,8 +169,7 @@ def starved(known: Known) -> Iterable[Row]:
     studies = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for r in known.results:
         if (r.protocol, r.metric) == (STARVED, "auc"):
-            about = {k: v for k, v in r.settings.items() if k not in ("arm", "other")}
-            study = studies[r.data, key_of(about)]
+            study = studies[r.data, key_of(r.settings, "arm", "other")]
             study[r.settings["other"]][r.settings["arm"]][r.seed] = (r.value, r.settings)
     for (toy, _), ways in studies.items():
         gaps, sided, about = {}, [], {}
@@ -223,11 +222,6 @@ def joint(networks: Iterable[str]) -> str:
     return " + ".join(Path(name).name for name in networks)
 
 
-def key_of(settings: dict, without: str = "") -> str:
-    """Settings as one string, but for one of them."""
-    return json.dumps({k: v for k, v in settings.items() if k != without}, sort_keys=True)
-
-
 def enough(gaps: dict[tuple, list[float]], sign: int = 1) -> Iterable[Row]:
     """A row for each list of differences, where there are seeds enough."""
     for (label, *_), values in gaps.items():
@@ -243,8 +237,7 @@ def curves(known: Known) -> dict[tuple, dict[int, tuple[str, Curve]]]:
     found: dict = defaultdict(dict)
     for r in known.results:
         if r.protocol == DEPTHS:
-            settings = {k: v for k, v in r.settings.items() if k != "size"}
-            study = (r.model, r.data, key_of(settings, without="depth"))
+            study = (r.model, r.data, key_of(r.settings, "size", *FREE))
             size = r.settings["size"] or sys.maxsize  # all pictures
             _, curve = found[study].setdefault(size, (where(r), {}))
             seeds = curve.setdefault(r.settings["depth"], {})

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from vcr_zoo.results import Result, read
+from vcr_zoo.results import Result, key_of, read
 from vcr_zoo.zoo import replaced
 
 from .bearing import JOINT, STARVED, STEP, TRIED
 from .chosen import CHOSEN
 from .evidence import CARDS, DEPTHS, REPRODUCE
-from .gains import PAIR, settings
+from .gains import PAIR
 from .words import MEASURES
 
 PUBLISHED = (REPRODUCE, "vcr-zoo finetune ", "vcr-zoo depth ")  # commands that take weights by name
@@ -86,7 +86,8 @@ def named(result: Result) -> set[str]:
 def shown(result: Result) -> bool:
     """Whether cards or claims have a place for it."""
     protocol, metric = result.protocol, result.metric
-    if protocol == DEPTHS and "--budget" in result.command:
+    words = shlex.split(result.command)
+    if protocol == DEPTHS and not any(word.startswith("depth=") for word in words):
         return False  # a depth that was looked for is no point of a curve
     tried = protocol == CHOSEN or metric in TRIED.get(protocol, ())
     return tried or (protocol, metric) in MEASURES
@@ -106,4 +107,4 @@ def network(result: Result) -> tuple:
 
 def same(result: Result) -> tuple:
     r = result
-    return (r.model, r.protocol, r.data, r.metric, r.seed, settings(r), published(r))
+    return (r.model, r.protocol, r.data, r.metric, r.seed, key_of(r.settings), published(r))

@@ -1,15 +1,15 @@
 """All that is known of one set of weights, and what a card still lacks."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vcr_zoo.data.load import described
-from vcr_zoo.results import Result, closest, read
+from vcr_zoo.results import Result, closest, key_of, read
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
+from vcr_zoo.transfer.depth import Depth
 from vcr_zoo.zoo import Entry, manifest
 
 from .gains import PAIR, Paired
@@ -19,6 +19,7 @@ NAME = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 DEPTHS = "finetune depth"  # the protocol of `vcr-zoo depth`
+FREE = ("depth", *Depth.tuned)  # settings in which points of one curve may differ
 REPRODUCE = "vcr-zoo reproduce "  # the command of every number measured on the published weights
 
 
@@ -57,15 +58,17 @@ class Evidence:
     def depths(self, name: str) -> dict[str, dict[int, list[float]]]:
         """Accuracies over seeds by pictures and depth, where `vcr-zoo depth` measured them: of
         studies with other settings, those that most seeds were measured with."""
-        studies: dict[tuple, dict[int, list[float]]] = {}
+        studies: dict[tuple, dict[int, dict[int, float]]] = {}
         for r in self.results:
             if (r.model, r.protocol, r.metric) == (name, DEPTHS, "top1"):
-                others = {k: v for k, v in r.settings.items() if k not in ("size", "depth")}
                 pictures = f"{r.settings['size'] or 'all'} pictures of {r.data}"
-                curve = studies.setdefault((pictures, json.dumps(others, sort_keys=True)), {})
-                curve.setdefault(r.settings["depth"], []).append(r.value)
+                curve = studies.setdefault((pictures, key_of(r.settings, "size", *FREE)), {})
+                curve.setdefault(r.settings["depth"], {})[r.seed] = r.value
         most = sorted(studies.items(), key=lambda study: min(map(len, study[1].values())))
-        return {pictures: curve for (pictures, _), curve in most}
+        return {
+            pictures: {depth: [*seeds.values()] for depth, seeds in curve.items()}
+            for (pictures, _), curve in most
+        }
 
 
 def evidence(

@@ -9,6 +9,7 @@ from vcr_zoo.zoo import manifest
 from .chosen import chosen_table
 from .claims import claims
 from .evidence import CARDS, Evidence, evidence
+from .finetuned import finetuned_table
 from .markdown import card, table, table_without_labels
 from .metadata import eval_results
 from .pictures import overview, pictures
@@ -50,6 +51,7 @@ def generated(folder: Path = CARDS, readme: Path | None = None) -> dict[Path, by
         readme: table(found for found in founds if found.entry.control),
         readme.parent / "docs" / "training.md": table_without_labels(results),
         readme.parent / "docs" / "search.md": chosen_table(results),
+        readme.parent / "docs" / "finetuning.md": finetuned_table(results),
     }
     tables = {path: made for path, made in tables.items() if path.exists() or path == readme}
     return files | {path: with_table(path, made) for path, made in tables.items()}

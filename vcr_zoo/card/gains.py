@@ -1,13 +1,12 @@
 """VCR less control: means over seeds and paired differences, from recorded results."""
 
-import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import NamedTuple
 
-from vcr_zoo.results import Interval, Result, paired
+from vcr_zoo.results import Interval, Result, key_of, paired
 from vcr_zoo.suite import targets
 
 from .words import MEASURES, Measure, measure, rows
@@ -99,7 +98,7 @@ def gains(control: Iterable[Result], vcr: Iterable[Result]) -> list[Gain]:
     cells: dict[tuple, list[tuple[Result, Result]]] = {}
     for both in (both for both in ours if both in theirs):
         one = ours[both]
-        cell = (one.protocol, one.data, one.metric, one.fingerprint, settings(one))
+        cell = (one.protocol, one.data, one.metric, one.fingerprint, key_of(one.settings))
         cells.setdefault(cell, []).append((theirs[both], one))
     return [Gain.of(pairs) for pairs in cells.values()]
 
@@ -127,11 +126,7 @@ def means(results: Iterable[Result], data: Sequence[str]) -> list[Result]:
 def key(result: Result) -> tuple:
     """What a VCR run's number and its control's must have in common."""
     r = result
-    return (r.protocol, r.data, r.metric, r.seed, r.fingerprint, settings(r))
-
-
-def settings(result: Result) -> str:
-    return json.dumps(result.settings, sort_keys=True)
+    return (r.protocol, r.data, r.metric, r.seed, r.fingerprint, key_of(r.settings))
 
 
 def comparison(found: Iterable[Gain], control: str, vcr: str) -> str:

@@ -44,7 +44,9 @@ class Paper:
     claims: tuple[Claim, ...]
 
 
-BY_DEPTH = "vcr-zoo depth NAME --data SET --sizes 100 500 2000 --seeds 0 1 2 3 4"
+BY_DEPTH = (
+    "vcr-zoo depth NAME --data SET --sizes 100 500 2000 --seeds 0 1 2 3 4 --budget 4 --test 1000"
+)
 BY_CONCAT = "vcr-zoo concat 'a{seed}' 'b{seed}' --long 'long{seed}' --data SET --seeds 0 1 2 3 4"
 BY_STEP = (
     "for n in 0 1 2 3 4; do vcr-zoo bench step --model NAME --size PIXELS --batch IMAGES "

@@ -174,7 +174,8 @@ def add_finetune(commands) -> None:
         nargs="+",
         default=["full"],
         metavar="NAME",
-        help="full, depth, dr-tune, l2-sp, delta, bss, gradual, lora, two-stage (default: full)",
+        help="full, depth, dr-tune, l2-sp, delta, bss, gradual, lora, scratch, two-stage "
+        "(default: full)",
     )
     add_seeds(parser, 0)
     add_level(parser)
@@ -216,6 +217,9 @@ def add_depth(commands) -> None:
     parser.add_argument("--test", type=int, help="test pictures (default: all)")
     parser.add_argument("--afresh", action="store_true", help="the rest from random weights")
     parser.add_argument("--search", action="store_true", help="a third of the depths only")
+    parser.add_argument(
+        "--budget", type=int, default=1, help="runs to choose each depth's rate with (default: 1)"
+    )
     parser.add_argument("--no-likeness", action="store_true", help="leave the lower panel out")
     add_loop_options(parser)
     parser.add_argument("--output", default="depth.jsonl", help="results (default: depth.jsonl)")
@@ -242,4 +246,5 @@ def run_depth(args) -> None:
         alike=not args.no_likeness,
         level=args.level,
         test=args.test,
+        budget=args.budget,
     )

@@ -109,7 +109,7 @@ def depth(
     accuracies are drawn, and how much the choice lost against the best depth on test is said.
 
     Args:
-        more: level and test of every `Cell`.
+        more: level, test and budget of every `Cell`.
     """
     if "depth" in dict(options):
         raise ValueError("depth=... is what this command looks for: leave it out of --set")

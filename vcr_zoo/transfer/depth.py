@@ -66,6 +66,20 @@ class Depth(Method):
         return self._depth if self.afresh else max(self._depth, super().depth(run, epoch))
 
 
+class Scratch(Depth):
+    """Every weight learns, from random ones: what pretraining is worth is seen beside this. It
+    takes many more epochs."""
+
+    name = "scratch"
+    tuned = Method.tuned
+
+    def __init__(self):
+        super().__init__(depth=0, afresh=True)
+
+    def settings(self) -> dict:
+        return {}
+
+
 def untrained(model: nn.Module, seed: int) -> nn.Module:
     """A network of the same architecture with random weights.
 

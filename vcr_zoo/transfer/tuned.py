@@ -24,7 +24,7 @@ from vcr_zoo.results import Result, append, closest, paired, read, versions
 
 from .bss import BSS
 from .delta import Delta
-from .depth import Depth
+from .depth import Depth, Scratch
 from .dr_tune import DRTune
 from .finetune import Finetuner, Settings, Tuned, predict
 from .frozen import Blocks
@@ -36,7 +36,8 @@ from .method import Method
 from .scores import scores
 from .search import best_depth, climb, narrow
 
-METHODS = {kind.name: kind for kind in (Method, Depth, DRTune, L2SP, Delta, BSS, Gradual, LoRA)}
+KINDS = (Method, Depth, DRTune, L2SP, Delta, BSS, Gradual, LoRA, Scratch)
+METHODS = {kind.name: kind for kind in KINDS}
 TWO_STAGE = "two-stage"
 LOOP = {f.name for f in fields(Settings)}
 
@@ -65,6 +66,10 @@ class Cell:
     size: int | None = None
     test: int | None = None
     budget: int = 1
+
+    def __post_init__(self):
+        if self.budget < 1:
+            raise ValueError(f"--budget {self.budget} must be at least 1")
 
     @property
     def command(self) -> str:
@@ -382,8 +387,6 @@ def cells(
                 "--method depth needs to know how deep: --set depth=2, or --budget 6 to look for "
                 "it; vcr-zoo depth MODEL --data NAME shows all depths"
             )
-    if more.get("budget", 1) < 1:
-        raise ValueError(f"--budget {more['budget']} must be at least 1")
     own = {way: belong(way, methods, options) for way in methods}
     return [
         Cell(model, name, way, seed, own[way], **more)
