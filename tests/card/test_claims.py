@@ -66,7 +66,7 @@ def test_a_pair_speaks_to_the_claims_that_are_about_it():
     assert "| holds (1 for" in lines["the source's accuracy does not suffer"]
     one = lines["trained on super-classes, features tell sub-classes apart better"]
     gap = paired([0.02, 0.03, 0.025, 0.02, 0.03]).scaled(100)
-    assert f"`{VCR}` {gap} | holds (1 for" in one
+    assert f"`{VCR}` {gap} *for* | holds (1 for" in one
     for other in ("a long-tailed source is learned better", "SimCLR's features transfer better"):
         assert "| not measured yet |" in lines[other]
     assert "holds (" not in claims([])

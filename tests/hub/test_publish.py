@@ -332,6 +332,20 @@ def test_data_that_cannot_be_had_is_not_an_agreement():
     assert not one.agrees and "not measured: no route" in again.line(one)
 
 
+def test_a_reason_is_told_once():
+    """All numbers of a data set lack for the same one."""
+
+    def nothing(job):
+        raise OSError("no route" if job.data == "mnist" else "no disk")
+
+    lines = []
+    rows = [stated(data=data, metric=m) for data in ("mnist", "fmnist") for m in ("top1", "top5")]
+    again.told(again.compared(rows, nothing), lines.append)
+
+    reasons = [line.partition("not measured: ")[2] for line in lines[1:-1]]
+    assert reasons == ["no route", "as above", "no disk", "as above"]
+
+
 def test_only_known_protocols_and_data_are_run():
     """Stated numbers may come from a repository of somebody else."""
     rows = [stated(), stated(protocol="os.system"), stated(data="folder//etc"), stated(data="../x")]

@@ -40,6 +40,13 @@ def test_a_cell_is_measured_once_and_its_command_says_it_all(known, tmp_path):
     assert first["top1"].settings["size"] == 30 and len(first["top1"].weights) == 64
 
 
+def test_more_pictures_than_there_are_are_refused(known, tmp_path):
+    """Or the number beside the result would be another than that of its pictures."""
+    there = len(pictures("train"))
+    with pytest.raises(ValueError, match=f"--size {there + 1}: made has {there} train pictures"):
+        measure(Cell(known[0], "made", options=FAST, size=there + 1), tmp_path / "out.jsonl")
+
+
 def test_a_command_s_settings_are_read_as_they_were():
     from vcr_zoo.transfer.command import options_of
 

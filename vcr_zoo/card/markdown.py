@@ -148,7 +148,9 @@ def details(found: Evidence) -> str:
 
 def usage(found: Evidence, hub: str | None) -> str:
     entry = found.entry
-    install = "`pip install timm`" if hub else "`pip install vcr_zoo`, whose import adds the name"
+    install = "`pip install timm`"
+    if not hub:
+        install = "`pip install -e .` in a checkout of vcr_zoo, whose import adds the name"
     classify = CLASSIFY.substitute(classes=entry.num_classes) if entry.num_classes else ""
     return f"{install}.\n\n" + USAGE.substitute(
         imports="" if hub else ", vcr_zoo",

@@ -205,9 +205,11 @@ def reproduce(
 def told(comparisons: Iterable[Comparison], tell: Callable[[str], None]) -> list[Comparison]:
     """The comparisons, each with its line as it is made, and how many agree."""
     tell(f"{'':40}{'stated':>12}{'found':>12}{'within':>12}")
-    made = []
+    made, problems = [], set()
     for one in comparisons:
-        tell(line(one))
+        again = one.problem in problems
+        tell(line(one._replace(problem="as above") if again and one.problem else one))
+        problems.add(one.problem)
         made.append(one)
     tell(f"{sum(one.agrees for one in made)} of {len(made)} agree")
     return made

@@ -173,7 +173,8 @@ def _check_parts(args: argparse.Namespace, train: Dataset, validation) -> bool:
     if own == other:
         log.warning(
             f"{args.data_dir} has no {args.val_split} folder: validating on the training pictures. "
-            "Make one beside train, or pass --val-split '' to go without."
+            f"Make one beside train, let --dataset folder/{args.data_dir} divide the pictures, or "
+            "pass --val-split '' to go without."
         )
     return own != other
 

@@ -221,8 +221,16 @@ def part_of(data: str, part: str, level: str) -> Images:
 
 
 def pictures(cell: Cell) -> tuple[Images, Images]:
-    """Train and validation pictures of a cell."""
+    """Train and validation pictures of a cell.
+
+    Raises:
+        ValueError: for more train pictures than there are.
+    """
     train, validation = (part_of(cell.data, part, cell.level) for part in ("train", "validation"))
+    if cell.size is not None and cell.size > len(train):
+        raise ValueError(
+            f"--size {cell.size}: {cell.data} has {len(train)} train pictures; leave it out for all"
+        )
     return drawn(train, cell.size, cell.seed), drawn(validation, cell.size, cell.seed)
 
 
