@@ -22,8 +22,10 @@ from huggingface_hub import HfApi
 
 from vcr_zoo import zoo
 from vcr_zoo.card.evidence import CARDS, REPRODUCE
+from vcr_zoo.card.gains import PAIR
 from vcr_zoo.cli import main
 from vcr_zoo.hub import reproduce as again
+from vcr_zoo.hub import retrain
 from vcr_zoo.hub.publish import publish
 from vcr_zoo.hub.push import Options, push
 from vcr_zoo.hub.release import (
@@ -36,7 +38,7 @@ from vcr_zoo.hub.release import (
     weight_files,
 )
 from vcr_zoo.remote import redacted
-from vcr_zoo.results import Result, read
+from vcr_zoo.results import Result, append, paired, read
 from vcr_zoo.suite import slow, suite
 from vcr_zoo.training.options import as_yaml, parse
 from vcr_zoo.training.settle import settle
@@ -378,8 +380,6 @@ def stated_file(tmp_path, monkeypatch):
     def state(value, found):
         monkeypatch.setattr(again, "CARDS", tmp_path)
         monkeypatch.setattr(again, "measured", lambda *_, **__: [stated(value=found)])
-        from vcr_zoo.results import append
-
         append(tmp_path / "results.jsonl", stated(value=value))
 
     return state
@@ -392,6 +392,47 @@ def test_the_command_tells_and_its_status_says(stated_file, capsys, found, code,
     assert main(["reproduce", VCR, "--quick"]) == code
     shown = capsys.readouterr().out
     assert word in shown and zoo.manifest()[VCR].sha256 in shown
+
+
+def ran(gap, seeds=range(5), metrics=("probe", "eval")):
+    """A pair whose gains are `gap` more by seed, with a spread of one to five hundredths."""
+    return [
+        stated(
+            model=model,
+            protocol=protocol,
+            value=0.5 + (gap + 0.01 * seed) * (model == VCR),
+            seed=seed,
+            weights=f"{model} {seed}",
+            command=f"vcr-zoo pair {VCR} --against {CONTROL} --seeds {seed}",
+        )
+        for model in (VCR, CONTROL)
+        for seed in seeds
+        for protocol in metrics
+    ]
+
+
+@pytest.mark.parametrize("gap, agree", [(0.0, True), (0.03, True), (0.2, False)])
+def test_a_pair_is_trained_again_for_its_intervals(tmp_path, monkeypatch, gap, agree):
+    """With the seeds of the card; intervals that do not touch are no confirmation."""
+    asked, told = [], []
+
+    def again_trained(*names, seeds, folder, **more):
+        asked.append((names, seeds))
+        for one in ran(gap, metrics=["probe"]):
+            append(folder / "results.jsonl", one)
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(retrain, "pair", again_trained)
+    book = [r for r in read(CARDS / "results.jsonl") if not r.command.startswith(PAIR)]
+    how = {"quick": False, "jobs": 1, "tell": told.append}
+
+    assert retrain.intervals_agree(VCR, [*book, *ran(0.0)], **how) is agree
+    assert asked == [((VCR, CONTROL), [0, 1, 2, 3, 4])]
+    (probe,) = [line for line in told if line.startswith("linear probe, fmnist")]
+    assert str(paired(gap + 0.01 * s for s in range(5)).scaled(100)) in probe
+    assert probe.endswith("  overlap" if agree else "DO NOT OVERLAP")
+    assert any(line.endswith("  not measured") for line in told)
 
 
 def test_what_quick_leaves_out_is_told(monkeypatch):

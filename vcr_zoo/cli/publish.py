@@ -2,7 +2,7 @@
 
 import sys
 
-from .options import MODEL, feature_cache
+from .options import MODEL, add_jobs, feature_cache
 
 
 def add_package(commands) -> None:
@@ -76,7 +76,12 @@ def add_reproduce(commands) -> None:
     )
     parser.add_argument("name", help="a name of this zoo, or owner/name of the Hub")
     parser.add_argument("--quick", action="store_true", help="only what takes seconds")
-    parser.add_argument("--retrain", action="store_true", help="run the recipe again as well")
+    parser.add_argument(
+        "--retrain",
+        action="store_true",
+        help="run the recipe again as well, and its pair with every seed, for the intervals",
+    )
+    add_jobs(parser, "networks")
     parser.add_argument(
         "--record", action="store_true", help="write what is found into model_cards/results.jsonl"
     )
@@ -93,6 +98,7 @@ def run_reproduce(args) -> int:
 
     options = {name: getattr(args, name) for name in ("quick", "retrain", "record")}
     options["run"] = Path(args.run_folder) if args.run_folder else None
+    options["jobs"] = args.jobs
     return reproduce(args.name, **options, cache=feature_cache())
 
 

@@ -1,8 +1,6 @@
 """A card's numbers measured again: stated beside found."""
 
 import hashlib
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +16,13 @@ from vcr_zoo.data import DATASETS, is_named
 from vcr_zoo.remote import download
 from vcr_zoo.results import Result, hardware, read, versions
 from vcr_zoo.suite import OURS, Job, measured, slow, suite
-from vcr_zoo.training import parse, train
+from vcr_zoo.training import parse
 from vcr_zoo.training.settle import check_recipe
 from vcr_zoo.transfer import matrix
-from vcr_zoo.zoo import Entry, canonical, half, manifest
+from vcr_zoo.zoo import Entry, canonical, manifest
 
 from .pull import commit_of, pull
+from .retrain import intervals_agree, retrained
 
 
 class Comparison(NamedTuple):
@@ -60,27 +59,6 @@ def of_published(
     fields = {"model": name, "weights": weights, "network": "", "versions": known}
     fields["command"] = f"{REPRODUCE}{name}"
     return [replace(result, **fields) for result in measured(job, model, cache=cache)]
-
-
-def retrained(name: str, published: Path, weights: str) -> tuple[list[Result], bool]:
-    """The recipe run again: its time and accuracy, and whether its weights, in the precision
-    that was published, are the published ones to the bit."""
-    args = ["--recipe", name, "--experiment", name, "--workers", "0"]
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        run = train(parse([*args, "--output", folder]))
-        seconds = time.perf_counter() - start
-        ours, theirs = load_file(run.folder / "model.safetensors"), load_file(published)
-    fits = {value.dtype for value in theirs.values()}
-    ours = {k: half(k, v) if theirs[k].dtype != v.dtype else v for k, v in ours.items()}
-    same = fits and all(ours[key].equal(value) for key, value in theirs.items())
-    recipe = parse(["--recipe", name])
-    blank = Result(model=name, data=recipe.dataset, protocol="train", metric="", value=0.0)
-    blank = replace(blank, seed=recipe.seed, settings={"epochs": recipe.epochs}, weights=weights)
-    blank = replace(blank, versions={**versions(), "hardware": hardware()})
-    blank = replace(blank, command=f"{REPRODUCE}{name} --retrain")
-    values = {"seconds": seconds, "top1": run.metrics["eval_top1"] / 100}
-    return [replace(blank, metric=metric, value=value) for metric, value in values.items()], same
 
 
 def tolerance(stated: Result) -> float:
@@ -143,6 +121,7 @@ def reproduce(
     retrain: bool = False,
     record: bool = False,
     run: Path | None = None,
+    jobs: int = 1,
     cache: Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> int:
@@ -150,7 +129,9 @@ def reproduce(
 
     Args:
         quick: only evaluations that take seconds.
-        retrain: run the recipe too.
+        retrain: run the recipe too and, unless it is recorded, train its pair anew with every seed
+            for the intervals; stopped, that goes on where it was.
+        jobs: networks of the pair at a time.
         record: write what is found into `model_cards/results.jsonl` instead of comparing.
         run: folder of a finished run whose weights are to be published under that name, to be
             recorded before there is an entry.
@@ -188,7 +169,8 @@ def reproduce(
         found += retrained(name, file, sha256)[0] if retrain else []
         tell(f"{add(found)} results entered; now: vcr-zoo card --all")
         return 0
-    stated = stated_results(entry)
+    book = card_results(entry)
+    stated = stated_results(book, name)
     comparisons = told(compared(stated, again, quick, trusted=True), tell)
     tell_left_out(stated_jobs(stated, trusted=True) if quick else [], tell)
     if retrain:
@@ -199,6 +181,8 @@ def reproduce(
             tell(line(one))
             comparisons.append(one)
         tell(f"the recipe's weights are {'' if same else 'not '}the published ones to the bit")
+        if not intervals_agree(name, book, quick=quick, jobs=jobs, tell=tell):
+            return max(1, verdict(comparisons))
     return verdict(comparisons)
 
 
@@ -263,19 +247,23 @@ def check_card(repo: str, commit: str, stated: Sequence[Result]) -> None:
         raise ValueError(f"{repo}: the card states no numbers that could be measured again")
 
 
-def stated_results(entry: Entry) -> list[Result]:
-    """The numbers of a card that were measured on the published weights: those of a checkout, or
-    those that lie beside the weights on the Hub.
-
-    Raises:
-        FileNotFoundError: if there are neither.
-    """
+def card_results(entry: Entry) -> list[Result]:
+    """What cards are made of: the book of a checkout, or what lies beside weights on the Hub."""
     path = CARDS / "results.jsonl"
     if not path.exists() and entry.hub:
         path = download(entry.hub, "results.jsonl", entry.revision)
-    stated = [r for r in read(path) if r.model == entry.name and r.command.startswith(REPRODUCE)]
+    return read(path)
+
+
+def stated_results(book: Iterable[Result], name: str) -> list[Result]:
+    """The numbers of a card that were measured on the published weights.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    stated = [r for r in book if r.model == name and r.command.startswith(REPRODUCE)]
     if not stated:
         raise FileNotFoundError(
-            f"no stated numbers of {entry.name} in {path}: run this in a checkout of the repository"
+            f"no stated numbers of {name} are here: run this in a checkout of the repository"
         )
     return stated
