@@ -528,6 +528,29 @@ def test_variants_and_shares_that_make_no_sense_are_refused(settings, told):
         attach(small(), "pooled", **settings)
 
 
+@pytest.mark.parametrize("variant", [None, "relative"])
+@pytest.mark.parametrize("rows", [None, 5])
+def test_a_share_of_samples_is_one_of_the_whole_gradient(rows, variant):
+    """What is added to some positions of a map, against what passes at all of them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Identity(), nn.Conv2d(6, 1, 1)).train()
+    x = torch.randn(4, 6, 3, 3)
+    settings = {"input_size": (6, 3, 3), "rows": rows, "share": 0.5, "variant": variant}
+    found = []
+    for weight in (0.0, 2.0):
+        penalties = attach(model, "0", alpha=weight, beta=weight, every=1, **settings)
+        inputs = x.clone().requires_grad_()
+        with penalties.collect() as collected:
+            loss = model(inputs).square().sum()
+        (loss + collected.total).backward()
+        found.append(inputs.grad)
+        penalties.detach()
+    plain, added = found[0], found[1] - found[0]
+
+    assert added.norm().item() == pytest.approx(0.5 * plain.norm().item(), rel=1e-5)
+    assert (added.norm(dim=1) > 1e-6).sum().item() == (rows or 36)
+
+
 def test_a_share_of_no_gradient_is_none():
     """Where every deviation is above one, V has no gradient that could be scaled."""
     model = nn.Sequential(nn.Identity(), nn.Linear(6, 1)).train()

@@ -103,8 +103,9 @@ def tap(
     return y, alpha * v + beta * k
 
 
-def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
-    """The first half of `tap`: the features as they came, and one of
+def begin(x, alpha, beta, delta, eps, dim, rows, offset, group, share=None):
+    """The first half of `tap`, with a gradient scaled as by `Sample` or `Share`: the features as
+    they came, and one of
 
     * few samples of them, for `Terms`, which takes those of several placements at once: (n, d);
     * their penalty, and V and K without a gradient, for logging: (), (2,).
@@ -117,25 +118,33 @@ def begin(x, alpha, beta, delta, eps, dim, rows, offset, group):
     n, dim = x.numel() // x.shape[dim] if group else count(x, dim), dim % x.ndim
     few = None
     if rows is not None and rows < n:
-        x, few = sampled(x, dim, rows, offset)
+        x, few = sampled(x, dim, rows, offset, share)
     if few is not None and group is None:
         return x, few, None
     if few is not None:
         return x, None, Tap.apply(few, alpha, beta, delta, eps, 1, group)[1:]
+    passing, x = (None, x) if share is None else Share.apply(x, share)
     x, *done = Tap.apply(x, alpha, beta, delta, eps, dim, group)
-    return x, None, tuple(done)
+    return x if passing is None else passing, None, tuple(done)
 
 
-def sampled(x: Tensor, dim: int, rows: int | None, offset: int | Tensor | None):
+def sampled(
+    x: Tensor,
+    dim: int,
+    rows: int | None,
+    offset: int | Tensor | None,
+    share: float | None = None,
+):
     """The features as they came, and `rows` of their samples, all if None, for any penalty that
-    autograd differentiates: (..., d) -> (..., d), (rows, d)."""
+    autograd differentiates: (..., d) -> (..., d), (rows, d). The gradient of the samples is scaled
+    to `share` times the norm of the one that passes by, unless None."""
     n, dim = count(x, dim), dim % x.ndim
     pictures = x.shape[0] if dim else x.shape[1]
     if rows is None or rows >= n:
         index = torch.arange(n, device=x.device)
     else:
         index = strided(n, rows, offset, x.device, positions=n // pictures)
-    return Sample.apply(x, dim, index)
+    return Sample.apply(x, dim, index, share)
 
 
 def count(x: Tensor, dim: int) -> int:
@@ -200,23 +209,50 @@ class Sample(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, dim, index):
+    def forward(ctx, x, dim, index, share):
         rows, where = rows_at(x, dim, index)
         ctx.save_for_backward(index)
-        ctx.dim = dim
+        ctx.dim, ctx.share = dim, share
         ctx.channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
         return x.view_as(x), rows[where]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, few):
+        if ctx.share is not None:
+            few = to_share(few, grad, ctx.share)
         if torch.compiler.is_compiling() or count_holders(grad) != holders_of_own():
             grad = grad.clone()
         if ctx.channels_last:  # also if nothing but the few had a gradient
             grad = grad.contiguous(memory_format=torch.channels_last)
         rows, where = rows_at(grad, ctx.dim, *ctx.saved_tensors)
         rows[where] = rows[where].add_(few)
-        return grad, None, None
+        return grad, None, None, None
+
+
+class Share(torch.autograd.Function):
+    """The features as they came, twice; the gradient of the second is scaled to `share` times the
+    norm of the first's."""
+
+    @staticmethod
+    def forward(ctx, x, share):
+        ctx.share = share
+        return x.view_as(x), x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, added):
+        return grad + to_share(added, grad, ctx.share), None
+
+
+def to_share(added: Tensor, passing: Tensor, share: float) -> Tensor:
+    """A gradient scaled to `share` times the norm of the one that passes; none stays none."""
+    own, other = (
+        torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32))
+        for g in (added, passing)
+    )
+    factor = torch.where(own > 0, share * other / own, own)
+    return (full_precision(added) * factor).to(added.dtype)
 
 
 def count_holders(grad: Tensor) -> tuple[int, int, int]:

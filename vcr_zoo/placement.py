@@ -439,17 +439,15 @@ class Penalties:
         place, weights = self.placements[i], self.weighted(i)
         rows = self.rows if place.rows_per_image > 1 else None
         settings = (*weights, self.delta, self.eps)
-        passing = None
-        if self.share is not None:
-            passing, x = Share.apply(x, self.share * self.turns[i][0])
+        share = None if self.share is None else self.share * self.turns[i][0]
         if self.variant is None:
-            y, few, done = begin(x, *settings, place.dim, rows, self.offsets[i], self.group)
+            where = (place.dim, rows, self.offsets[i])
+            y, few, done = begin(x, *settings, *where, self.group, share)
         else:
-            (y, taken), few = sampled(x, place.dim, rows, self.offsets[i]), None
+            (y, taken), few = sampled(x, place.dim, rows, self.offsets[i], share), None
             with torch.autocast(x.device.type, enabled=False):
                 taken, n = full_precision(taken), x.numel() // place.width
                 done = VARIANTS[self.variant](taken, *settings, n), terms_of(taken, *settings[2:])
-        y = y if passing is None else passing
         if self.collecting and few is not None:
             self.few.append((i, few))
         elif self.collecting:
@@ -478,23 +476,6 @@ class Penalties:
         self.active = False
         while self.undo:
             self.undo.pop()()
-
-
-class Share(torch.autograd.Function):
-    """The features as they came, twice; the gradient of the second is scaled to `share` times the
-    norm of the first's."""
-
-    @staticmethod
-    def forward(ctx, x, share):
-        ctx.share = share
-        return x.view_as(x), x.view_as(x)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad, added):
-        passing, own = (full_precision(g).norm() for g in (grad, added))
-        factor = torch.where(own > 0, ctx.share * passing / own, own)
-        return grad + (full_precision(added) * factor).to(grad.dtype), None
 
 
 @torch.no_grad()
