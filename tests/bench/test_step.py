@@ -53,7 +53,7 @@ def test_taps_save_no_activation_of_their_own(found):
 
 def test_saved_bytes_are_those_of_the_activations():
     """A linear layer keeps its input; ReLU its output."""
-    step = make("plain", "test_resnet", 32, 8, "blocks", None, False, "cpu", False)
+    step = make("plain", "test_resnet", 32, "blocks", None, False, "cpu", False)
     images, target = torch.randn(8, 3, 32, 32), torch.arange(8)
     once, _ = saved_bytes(step, images, target, False)
     twice, _ = saved_bytes(step, images.repeat(2, 1, 1, 1), target.repeat(2), False)
@@ -64,7 +64,7 @@ def test_saved_bytes_are_those_of_the_activations():
 def test_ratios_are_medians_of_neighbors():
     """A slow moment of the machine hits both sides of one ratio."""
     plain, other, naive = (
-        make("plain", "test_resnet", 32, 8, "blocks", None, False, "cpu", False) for _ in range(3)
+        make("plain", "test_resnet", 32, "blocks", None, False, "cpu", False) for _ in range(3)
     )
     plain.seconds, other.seconds = [1.0, 10.0, 1.0, 1.0], [1.2, 12.0, 1.3, 1.2]
     naive.seconds, plain.memory, plain.flops = [2.0, 20.0, 2.0, 2.0], 1, 1
@@ -81,6 +81,17 @@ def test_sampled_gradients_point_where_the_exact_ones_do(found):
 @pytest.mark.parametrize("layers", ["pooled", "blocks,pooled"])
 def test_any_placement_can_be_measured(layers):
     assert bench(**SMALL, layers=layers)["exact"]["flops"] > 1
+
+
+def test_another_penalty_can_be_measured_and_is_named(tmp_path):
+    """Of which the exact step's gradient tells nothing."""
+    path = tmp_path / "steps.jsonl"
+    found = bench(**SMALL, variant="relative", share=0.25, results=path)
+
+    assert "cosine" not in found["sampled"] and found["sampled"]["flops"] > 1
+    (row,) = [r for r in read(path) if r.settings["arm"] == "sampled"]
+    assert row.data.endswith(", variant relative, share 0.25")
+    assert "--variant relative --share 0.25" in row.command and "None" not in row.command
 
 
 def test_the_command_prints_one_json_object_and_writes_it_as_results(tmp_path):

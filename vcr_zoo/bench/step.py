@@ -45,6 +45,8 @@ def bench(
     batch: int = 16,
     layers: str = "blocks",
     rows: int = 64,
+    variant: str | None = None,
+    share: float | None = None,
     amp: bool = False,
     compile: bool = False,
     device: str = "cpu",
@@ -60,13 +62,18 @@ def bench(
     the naive loss adds over the time that this step adds, where it adds any.
 
     Args:
+        rows, variant, share: of the sampled step, as `attach` takes them.
         seed: of the order, and a name for this process: what differs from one process to the next
             is as much as what differs within one.
         results: file that receives each ratio, which `vcr-zoo card --add` takes.
     """
     settings = {k: v for k, v in locals().items() if k != "results"}
+    taps = {
+        "exact": {"rows": None},
+        "sampled": {"rows": rows, "variant": variant, "share": share},
+    }
     steps = {
-        name: make(name, model, size, batch, layers, rows, compile, device, channels_last)
+        name: make(name, model, size, layers, taps.get(name), compile, device, channels_last)
         for name in ("plain", "naive", "exact", "sampled", "batchnorm")
     }
     shape = (batch, *images_of(steps["plain"].model, size))
@@ -82,7 +89,8 @@ def bench(
         for step in order:
             step.seconds.append(timed(step, images, target, amp))
     found = {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
-    found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images)
+    if variant is None and share is None:  # the same penalty
+        found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images)
     for one in as_results(found, settings) if results else ():
         append(results, one)
     return found
@@ -92,7 +100,7 @@ def as_results(found: dict[str, dict[str, float]], settings: dict) -> Iterator[R
     """Each way's median ratio to the plain step; the seed stands for the process."""
     on = "{model}, {size} px, batch {batch}".format(**settings)
     usual = {name: p.default for name, p in inspect.signature(bench).parameters.items()}
-    others = ("layers", "rows", "amp", "compile", "device", "channels_last")
+    others = ("layers", "rows", "variant", "share", "amp", "compile", "device", "channels_last")
     said = {"amp": "bfloat16"}
     named = [
         said.get(name, name) if settings[name] is True else f"{name} {settings[name]}"
@@ -117,13 +125,13 @@ def command_of(settings: dict) -> str:
     """The command that measures with these settings."""
     words = ["vcr-zoo", "bench", "step"]
     for name, value in settings.items():
-        if value is not False:
+        if value is not False and value is not None:
             words.append(f"--{name.replace('_', '-')}")
             words += [] if value is True else [str(value)]
     return shlex.join(words)
 
 
-def make(name, model, size, batch, layers, rows, compile, device, channels_last) -> Step:
+def make(name, model, size, layers, tap, compile, device, channels_last) -> Step:
     """A network prepared for one kind of step; all start from the same weights."""
     torch.manual_seed(0)
     fixed = timm.get_pretrained_cfg(model).fixed_input_size
@@ -132,9 +140,8 @@ def make(name, model, size, batch, layers, rows, compile, device, channels_last)
     network = network.to(device, memory_format=form).train()
     input_size = images_of(network, size)
     collect, cycle = no_penalty, 1
-    if name in ("exact", "sampled"):
-        chosen = rows if name == "sampled" else None
-        penalties = attach(network, layers, rows=chosen, input_size=input_size)
+    if tap is not None:
+        penalties = attach(network, layers, input_size=input_size, **tap)
         collect, cycle = penalties.collect, max(k for k, _ in penalties.turns)
     elif name != "plain":
         collect = hooked(network, find(network, layers, input_size), naive=name == "naive")

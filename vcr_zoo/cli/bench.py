@@ -86,6 +86,8 @@ def add_bench_step(benches) -> None:
     parser.add_argument("--batch", type=int, default=16, help="images a step (default: 16)")
     parser.add_argument("--layers", default="blocks", help="what is regularized")
     parser.add_argument("--rows", type=int, default=64, help="of the sampled step (default: 64)")
+    parser.add_argument("--variant", help="of the sampled step; see docs/vcr.md")
+    parser.add_argument("--share", type=float, help="of the sampled step's gradient")
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--compile", action="store_true", help="with torch.compile")
     parser.add_argument("--channels-last", action="store_true")
