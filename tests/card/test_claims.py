@@ -66,7 +66,7 @@ def test_a_pair_speaks_to_the_claims_that_are_about_it():
     assert "| holds (1 for" in lines["the source's accuracy does not suffer"]
     one = lines["trained on super-classes, features tell sub-classes apart better"]
     gap = paired([0.02, 0.03, 0.025, 0.02, 0.03]).scaled(100)
-    assert f"`{VCR}` {gap} *for* | holds (1 for" in one
+    assert f"`{VCR}` {gap} (*for*) | holds (1 for" in one
     for other in ("a long-tailed source is learned better", "SimCLR's features transfer better"):
         assert "| not measured yet |" in lines[other]
     assert "holds (" not in claims([])
@@ -78,11 +78,11 @@ def test_four_seeds_are_no_evidence():
         assert len(list(found(Known.of(pair_of("probe", "top1", gaps))))) == rows
 
 
-def depth(value, validation, t, seed, size, **settings):
+def depth(value, validation, t, seed, size, command="", **settings):
     values = {"top1": value, "validation_top1": validation}
     settings = {"depth": t, "size": size} | settings
     return [
-        Result(VCR, "silhouettes", "finetune depth", metric, v, seed, settings)
+        Result(VCR, "silhouettes", "finetune depth", metric, v, seed, settings, command=command)
         for metric, v in values.items()
     ]
 
@@ -95,7 +95,7 @@ def test_the_best_depth_is_the_one_that_validation_chose():
         results += depth(0.80, 0.80, 2, seed, 100) + depth(0.75 + 0.01 * seed, 0.7, 3, seed, 100)
         results += depth(0.90, 0.91, 0, seed, 900) + depth(0.85, 0.80, 3, seed, 900)
         results += depth(0.10, 0.91, 0, seed, 900, afresh=True)
-        results += depth(0.85, 0.80, 3, seed, 900, afresh=True, lr=9)  # each depth at its rate
+        results += depth(0.85, 0.80, 3, seed, 900, afresh=True)
     few, many, afresh = ours.less_frozen(Known.of(results))
     (moved,) = ours.deeper_with_less(Known.of(results))
 
@@ -103,6 +103,19 @@ def test_the_best_depth_is_the_one_that_validation_chose():
     assert few.shown == str(paired(0.05 - 0.01 * s for s in range(5)).scaled(100))
     assert many.shown == "+5.00 [+5.00, +5.00]" and afresh.shown.startswith("-75.00")
     assert moved.shown == "+2.00 [+2.00, +2.00] blocks" and moved.sides == (True, False)
+
+
+def test_depths_at_rates_chosen_for_each_are_a_curve_and_not_of_another_at_one_rate():
+    """Wherever in the book the other stands."""
+    chosen, fixed = [], []
+    for seed in range(5):
+        for t, lr in ((0, 0.1), (3, 0.9)):
+            command = f"vcr-zoo finetune {VCR} --method depth --budget 4 --set depth={t}"
+            chosen += depth(0.9 - 0.1 * t, 0.8 - 0.1 * t, t, seed, 100, command, lr=lr)
+            fixed += depth(0.5 + 0.1 * t, 0.8 - 0.1 * t, t, seed, 100, lr=0.1)
+    for results in (chosen + fixed, fixed + chosen):
+        shown = {row.shown for row in ours.less_frozen(Known.of(results))}
+        assert shown == {"+30.00 [+30.00, +30.00]", "-30.00 [-30.00, -30.00]"}
 
 
 def test_methods_are_paired_by_seed_and_by_what_they_have_in_common():

@@ -6,19 +6,17 @@ from statistics import fmean
 
 import pytest
 
-from vcr_zoo.card.finetuned import FULL, SCRATCH, finetuned_table, starts
+from vcr_zoo.card.evidence import FULL, SCRATCH
+from vcr_zoo.card.finetuned import finetuned_table, starts
 from vcr_zoo.results import Result, paired
 from vcr_zoo.suite import targets
 
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
 SETS = targets("fmnist")
 ARMS = ((FULL, VCR, 0.8), (FULL, CONTROL, 0.7), (SCRATCH, CONTROL, 0.5))
-
-
-def trained(name):
-    return Result(
-        name, "mnist", "probe", "top1", 1, command=f"vcr-zoo pair {VCR} --against {CONTROL}"
-    )
+TRAINED = Result(
+    *(VCR, "mnist", "probe", "top1", 1), command=f"vcr-zoo pair {VCR} --against {CONTROL}"
+)
 
 
 def value(start, where, seed):
@@ -26,41 +24,61 @@ def value(start, where, seed):
     return start + 0.01 * where + 0.001 * seed**2 * start
 
 
-def measured(arms=ARMS, size=200, seeds=range(5), sets=SETS):
+def measured(arms=ARMS, seeds=range(5), sets=SETS, **settings):
+    """Rates are chosen for each set and arm; from scratch it takes longer."""
     return [
         Result(
             *(name, data, protocol, "top1", value(start, where, seed), seed),
-            {"size": size, "test": 1000, "level": "fine", "lr": 0.1 * where},
+            {"size": 200, "test": 1000, "lr": 0.1 * where * start}
+            | {"epochs": 60 if protocol == SCRATCH else 6}
+            | settings,
+            fingerprint=f"{data} {seed}",
         )
         for (protocol, name, start), seed in itertools.product(arms, seeds)
         for where, data in enumerate(sets)
     ]
 
 
-def test_gains_are_over_the_same_pictures_from_another_start():
-    (one,) = starts([trained(VCR), *measured()])
+def over_sets(start, seed):
+    return fmean(value(start, where, seed) for where in range(4))
 
-    assert (one.vcr, one.pictures) == (VCR, 200)
-    means = [[fmean(value(s, w, seed) for w in range(4)) for seed in range(5)] for *_, s in ARMS]
-    ours, control, scratch = means
-    assert one.values == pytest.approx(tuple(map(fmean, (scratch, control, ours))))
-    gaps = paired(a - b for a, b in zip(ours, scratch, strict=True))
-    assert one.over_scratch == pytest.approx(gaps)
-    assert one.over_control.mean == pytest.approx(fmean(ours) - fmean(control))
-    assert f"| {100 * fmean(ours):.2f} % |" in finetuned_table([trained(VCR), *measured()])
+
+def test_gains_are_over_the_same_pictures_from_another_start():
+    """However the lines of the book are ordered, and whatever other seeds one start had."""
+    some = measured(ARMS[:1]) + measured(ARMS[1:2], seeds=(4, 7, 2, 0, 3, 1))
+    (one,) = starts([TRAINED, *some, *reversed(measured(ARMS[2:], seeds=range(6)))])
+
+    vcr, control, scratch = ([over_sets(start, s) for s in range(5)] for *_, start in ARMS)
+    assert (one.vcr, one.settings["size"], one.scratch_epochs) == (VCR, 200, 60)
+    assert one.from_scratch == pytest.approx(fmean(scratch))
+    assert one.from_control == pytest.approx(fmean(control))
+    assert one.from_vcr == pytest.approx(fmean(vcr))
+    for found, other in ((one.over_scratch, scratch), (one.over_control, control)):
+        assert found == pytest.approx(paired(a - b for a, b in zip(vcr, other, strict=True)))
+    line = finetuned_table([TRAINED, *measured()]).splitlines()[-1]
+    assert line.startswith(f"| `{VCR}` | 200 | 6, 60 from scratch | {100 * fmean(scratch):.2f} % |")
 
 
 @pytest.mark.parametrize(
     "lacking",
-    [measured(ARMS[:2]), measured(seeds=range(4)), measured(sets=SETS[:3]), measured(ARMS[1:])],
+    [
+        measured(ARMS[:2]),
+        measured(ARMS[1:]),
+        measured(seeds=range(4)),
+        measured(sets=SETS[:3]),
+        measured(ARMS[:2], test=500) + measured(ARMS[2:]),
+        measured(ARMS[:1]) + measured(ARMS[1:2], epochs=7) + measured(ARMS[2:]),
+        measured(ARMS[:2]) + measured(ARMS[2:], views=4),
+        measured(ARMS[:2]) + [replace(r, fingerprint="other") for r in measured(ARMS[2:])],
+    ],
 )
-def test_without_a_start_a_seed_or_a_set_there_is_no_line(lacking):
-    assert finetuned_table([trained(VCR), *lacking]) == "(None yet.)"
+def test_without_a_start_a_seed_a_set_or_the_same_training_there_is_no_line(lacking):
+    assert finetuned_table([TRAINED, *lacking]) == "(None yet.)"
 
 
-def test_numbers_of_pictures_are_not_mixed_and_the_latest_measurement_counts():
+def test_studies_are_lines_of_their_own_and_the_latest_measurement_counts():
     old = [replace(r, value=0.0) for r in measured()]
-    few, many = starts([trained(VCR), *measured(size=50), *old, *measured()])
+    few, many = starts([TRAINED, *measured(size=50), *old, *measured()])
 
-    assert [few.pictures, many.pictures] == [50, 200]
-    assert few.values == many.values
+    assert [few.settings["size"], many.settings["size"]] == [50, 200]
+    assert few.from_vcr == many.from_vcr

@@ -21,7 +21,7 @@ import yaml
 from huggingface_hub import HfApi
 
 from vcr_zoo import zoo
-from vcr_zoo.card.evidence import CARDS, REPRODUCE
+from vcr_zoo.card.evidence import CARDS, REPRODUCE, evidence
 from vcr_zoo.card.gains import PAIR
 from vcr_zoo.cli import main
 from vcr_zoo.hub import reproduce as again
@@ -335,17 +335,18 @@ def test_data_that_cannot_be_had_is_not_an_agreement():
 
 
 def test_a_reason_is_told_once():
-    """All numbers of a data set lack for the same one."""
+    """All numbers of a data set lack for the same one, whatever stands between them."""
 
     def nothing(job):
         raise OSError("no route" if job.data == "mnist" else "no disk")
 
-    lines = []
-    rows = [stated(data=data, metric=m) for data in ("mnist", "fmnist") for m in ("top1", "top5")]
+    lines, kinds = [], ("eval", "collapse")
+    rows = [stated(data=data, protocol=p) for p in kinds for data in ("mnist", "fmnist")]
     again.told(again.compared(rows, nothing), lines.append)
 
     reasons = [line.partition("not measured: ")[2] for line in lines[1:-1]]
-    assert reasons == ["no route", "as above", "no disk", "as above"]
+    assert reasons[:2] == ["no route", "no disk"]
+    assert reasons[2:] == ["as eval top1 on mnist", "as eval top1 on fmnist"]
 
 
 def test_only_known_protocols_and_data_are_run():
@@ -411,28 +412,87 @@ def ran(gap, seeds=range(5), metrics=("probe", "eval")):
     ]
 
 
-@pytest.mark.parametrize("gap, agree", [(0.0, True), (0.03, True), (0.2, False)])
-def test_a_pair_is_trained_again_for_its_intervals(tmp_path, monkeypatch, gap, agree):
-    """With the seeds of the card; intervals that do not touch are no confirmation."""
-    asked, told = [], []
-
-    def again_trained(*names, seeds, folder, **more):
-        asked.append((names, seeds))
-        for one in ran(gap, metrics=["probe"]):
-            append(folder / "results.jsonl", one)
-        return 0
-
+@pytest.fixture
+def pairs(tmp_path, monkeypatch):
+    """Pairs "trained" at once, with other gains than were stated; what was asked of them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(retrain, "pair", again_trained)
-    book = [r for r in read(CARDS / "results.jsonl") if not r.command.startswith(PAIR)]
-    how = {"quick": False, "jobs": 1, "tell": told.append}
+    asked = []
 
-    assert retrain.intervals_agree(VCR, [*book, *ran(0.0)], **how) is agree
-    assert asked == [((VCR, CONTROL), [0, 1, 2, 3, 4])]
-    (probe,) = [line for line in told if line.startswith("linear probe, fmnist")]
+    def trains(gap=0.0, failed=0, **made):
+        def pair(*names, seeds, folder, **more):
+            asked.append((names, seeds, more["jobs"], folder.exists()))
+            for one in ran(gap, **made):
+                append(folder / "results.jsonl", one)
+            for name in names:
+                (folder / f"{name}-seed0").mkdir(parents=True, exist_ok=True)
+                shutil.copy(WEIGHTS_OF[name], folder / f"{name}-seed0" / "model.safetensors")
+            return failed
+
+        monkeypatch.setattr(retrain, "pair", pair)
+        return asked
+
+    return trains
+
+
+WEIGHTS_OF = {name: zoo.manifest()[name].verify() for name in (VCR, CONTROL)}
+BOOK = [r for r in read(CARDS / "results.jsonl") if not r.command.startswith(PAIR)]
+
+
+def retrained(told, name=VCR, book=()):
+    found = evidence(name, results=[*BOOK, *(book or ran(0.0))])
+    how = {"quick": False, "jobs": 2, "tell": told.append}
+    return retrain.pair_again(found, WEIGHTS_OF[VCR], **how)
+
+
+@pytest.mark.parametrize("gap, status", [(0.0, 0), (0.03, 0), (0.2, 1)])
+def test_a_pair_is_trained_again_for_its_intervals(pairs, gap, status):
+    """With the seeds of the card, every time anew; intervals that do not touch confirm nothing."""
+    asked, told = pairs(gap, metrics=["probe"]), []
+
+    assert [retrained(told), retrained(told)] == [status, status]
+    assert asked == [((VCR, CONTROL), [0, 1, 2, 3, 4], 2, False)] * 2
+    probe = next(line for line in told if line.startswith("linear probe, fmnist"))
     assert str(paired(gap + 0.01 * s for s in range(5)).scaled(100)) in probe
-    assert probe.endswith("  overlap" if agree else "DO NOT OVERLAP")
-    assert any(line.endswith("  not measured") for line in told)
+    assert probe.endswith("DO NOT OVERLAP" if status else "  overlap")
+    assert any(line.endswith("not measured") for line in told)
+    assert f"{1 - status} of 1 overlap" in told
+    assert "the recipe's weights are the published ones to the bit" in told
+
+
+def test_weights_of_another_run_are_not_the_published_ones(pairs):
+    told = []
+    pairs()
+    retrained(told, name=CONTROL)  # its run, held against the VCR network's file
+    assert "the recipe's weights are not the published ones to the bit" in told
+
+
+def test_what_could_not_be_trained_is_no_agreement_and_goes_on(pairs, tmp_path):
+    """Nor is what has one seed, which has no interval, or nothing at all."""
+    told = []
+    pairs(failed=1)
+    assert retrained(told) == 2 and (retrain.RUNS / VCR / "results.jsonl").exists()
+    pairs(0.2, failed=1)
+    assert retrained(told) == 1
+    pairs(metrics=[])
+    shutil.rmtree(retrain.RUNS)
+    assert retrained(told) == 2 and "0 of 0 overlap" in told
+    pairs()
+    assert retrained(told, book=ran(0.0, seeds=[0])) == 2
+    assert any(line.endswith("one seed has no interval") for line in told)
+
+
+@pytest.mark.parametrize(
+    "found, pair, status", [(0.9, 0, 0), (0.9, 1, 1), (0.9, 2, 2), (0.8, 2, 1), (0.8, 0, 1)]
+)
+def test_the_pair_and_the_file_are_both_asked(stated_file, monkeypatch, found, pair, status):
+    asked = []
+    stated_file(0.9, found)
+    monkeypatch.setattr(again, "evidence", lambda name, results: name)
+    monkeypatch.setattr(again, "pair_again", lambda *a, **more: asked.append((a, more)) or pair)
+
+    assert main(["reproduce", VCR, "--quick", "--retrain", "--jobs", "2"]) == status
+    (((name, file), how),) = asked
+    assert (name, file) == (VCR, WEIGHTS_OF[VCR]) and how["jobs"] == 2 and how["quick"]
 
 
 def test_what_quick_leaves_out_is_told(monkeypatch):

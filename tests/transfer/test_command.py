@@ -2,7 +2,7 @@ import pytest
 
 from vcr_zoo.cli import main
 from vcr_zoo.results import read
-from vcr_zoo.transfer import command
+from vcr_zoo.transfer import tuned
 from vcr_zoo.transfer.command import options_of
 from vcr_zoo.transfer.tuned import cells, divided
 
@@ -53,7 +53,7 @@ def test_wrong_requests_are_answered_in_a_line(known, tmp_path, capsys, more, sa
 
 
 def test_depth_ends_with_a_command_that_runs(known, tmp_path, capsys, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(command, "load", lambda name, part, level="fine": pictures(part, n=120))
+    monkeypatch.setattr(tuned, "load", lambda name, part, level="fine": pictures(part, n=120))
     out = ["--output", str(tmp_path / "out.jsonl"), "--picture", str(tmp_path / "depth.png")]
     line = ["depth", known[0], "--data", "made", "--sizes", "30", "60", "--seeds", "0", "1"]
     assert main([*line, *FAST, *out]) == 0
@@ -68,9 +68,15 @@ def test_depth_ends_with_a_command_that_runs(known, tmp_path, capsys, monkeypatc
     assert main([*last[1:], "--output", str(tmp_path / "other.jsonl")]) == 0
 
 
-def test_every_depth_gets_the_rate_that_validation_likes(known, tmp_path, monkeypatch):  # noqa: F811
+def test_a_size_beyond_the_set_is_refused_before_anything_is_measured(known, tmp_path, capsys):  # noqa: F811
+    out = tmp_path / "out.jsonl"
+    line = ["depth", known[0], "--data", "made", "--sizes", "30", "9999", *FAST]
+    assert main([*line, "--output", str(out), "--picture", str(tmp_path / "depth.png")]) == 2
+    assert "--size 9999: made has" in capsys.readouterr().err and not out.exists()
+
+
+def test_every_depth_gets_the_rate_that_validation_likes(known, tmp_path):  # noqa: F811
     """Of three, on the pictures of seed 0; the commands measure single points of the curve."""
-    monkeypatch.setattr(command, "load", lambda name, part, level="fine": pictures(part, n=120))
     out = tmp_path / "out.jsonl"
     line = [
         "depth",

@@ -89,7 +89,7 @@ def bench(
         for step in order:
             step.seconds.append(timed(step, images, target, amp))
     found = {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
-    if variant is None and share is None:  # the same penalty
+    if not penalty_of(settings):  # else the exact step has another gradient
         found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images)
     for one in as_results(found, settings) if results else ():
         append(results, one)
@@ -115,10 +115,15 @@ def as_results(found: dict[str, dict[str, float]], settings: dict) -> Iterator[R
             metric="ratio",
             value=found[arm]["ratio"],
             seed=settings["seed"],
-            settings={"arm": arm},
+            settings={"arm": arm} | penalty_of(settings),
             versions=versions() | {"hardware": hardware(settings["device"])},
             command=command_of(settings),
         )
+
+
+def penalty_of(settings: dict) -> dict:
+    """What makes the sampled step's penalty another than VCR as it is."""
+    return {k: settings[k] for k in ("variant", "share") if settings[k] is not None}
 
 
 def command_of(settings: dict) -> str:

@@ -13,7 +13,7 @@ from vcr_zoo.training.options import SELF_SUPERVISED, recipes
 from vcr_zoo.transfer.several import JOINED
 from vcr_zoo.transfer.tuned import METHODS
 
-from .evidence import DEPTHS, FREE
+from .evidence import DEPTHS, FULL, SCRATCH, curve_of
 from .gains import Paired, declared
 from .words import POINT
 
@@ -24,8 +24,8 @@ STARVED = "starvation"  # toys
 STEP = "bench step"  # time of a training step, a seed being a process
 TRIED = {  # protocol, beside those of pairs -> metrics that are asked for
     DEPTHS: ("top1", "validation_top1"),
-    "finetune full": ("top1",),
-    "finetune scratch": ("top1",),
+    FULL: ("top1",),
+    SCRATCH: ("top1",),
     "finetune dr-tune": ("top1",),
     JOINT: ("top1",),
     STARVED: ("auc",),
@@ -212,7 +212,8 @@ def steps(known: Known) -> dict[str, dict[str, dict[int, float]]]:
     """Steps as multiples of the plain one, by what was timed, arm and process."""
     found = defaultdict(lambda: defaultdict(dict))
     for r in known.results:
-        if (r.protocol, r.metric) == (STEP, "ratio"):
+        plainly = r.settings.keys() <= {"arm"}  # VCR as it is, of no variant
+        if (r.protocol, r.metric) == (STEP, "ratio") and plainly:
             found[r.data][r.settings["arm"]][r.seed] = r.value
     return found
 
@@ -237,7 +238,7 @@ def curves(known: Known) -> dict[tuple, dict[int, tuple[str, Curve]]]:
     found: dict = defaultdict(dict)
     for r in known.results:
         if r.protocol == DEPTHS:
-            study = (r.model, r.data, key_of(r.settings, "size", *FREE))
+            study = (r.model, r.data, curve_of(r))
             size = r.settings["size"] or sys.maxsize  # all pictures
             _, curve = found[study].setdefault(size, (where(r), {}))
             seeds = curve.setdefault(r.settings["depth"], {})

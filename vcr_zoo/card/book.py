@@ -1,6 +1,7 @@
 """results.jsonl of model_cards: the numbers that cards are made of."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -86,8 +87,7 @@ def named(result: Result) -> set[str]:
 def shown(result: Result) -> bool:
     """Whether cards or claims have a place for it."""
     protocol, metric = result.protocol, result.metric
-    words = shlex.split(result.command)
-    if protocol == DEPTHS and not any(word.startswith("depth=") for word in words):
+    if protocol == DEPTHS and not re.search(r"\sdepth=\d", result.command):
         return False  # a depth that was looked for is no point of a curve
     tried = protocol == CHOSEN or metric in TRIED.get(protocol, ())
     return tried or (protocol, metric) in MEASURES

@@ -27,7 +27,7 @@ both agree. "Does not suffer" is no loss of more than half a point. Fewer than f
 evidence; intervals are not corrected for their number.
 """
 
-SAID = {(True, False): " *for*", (False, True): " *against*", (False, False): ""}
+SAID = {(True, False): " (*for*)", (False, True): " (*against*)", (False, False): ""}
 
 
 def claims(results: Sequence[Result]) -> str:

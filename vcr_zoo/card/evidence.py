@@ -18,8 +18,8 @@ CARDS = Path(__file__).parents[2] / "model_cards"  # in a checkout of the reposi
 NAME = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-DEPTHS = "finetune depth"  # the protocol of `vcr-zoo depth`
-FREE = ("depth", *Depth.tuned)  # settings in which points of one curve may differ
+# Protocols of fine-tuning: of all of a network, from random weights, and of `vcr-zoo depth`
+FULL, SCRATCH, DEPTHS = "finetune full", "finetune scratch", "finetune depth"
 REPRODUCE = "vcr-zoo reproduce "  # the command of every number measured on the published weights
 
 
@@ -62,13 +62,20 @@ class Evidence:
         for r in self.results:
             if (r.model, r.protocol, r.metric) == (name, DEPTHS, "top1"):
                 pictures = f"{r.settings['size'] or 'all'} pictures of {r.data}"
-                curve = studies.setdefault((pictures, key_of(r.settings, "size", *FREE)), {})
+                curve = studies.setdefault((pictures, curve_of(r)), {})
                 curve.setdefault(r.settings["depth"], {})[r.seed] = r.value
         most = sorted(studies.items(), key=lambda study: min(map(len, study[1].values())))
         return {
             pictures: {depth: [*seeds.values()] for depth, seeds in curve.items()}
             for (pictures, _), curve in most
         }
+
+
+def curve_of(result: Result) -> str:
+    """What all points of an accuracy's curve over depths have in common: the learning rate too,
+    unless each depth has one that was chosen for it."""
+    chosen = Depth.tuned if "--budget" in result.command.split() else ()
+    return f"{len(chosen)} {key_of(result.settings, 'size', 'depth', *chosen)}"
 
 
 def evidence(

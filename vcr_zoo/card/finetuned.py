@@ -1,67 +1,91 @@
 """What the weights are worth fine-tuned on other sets, beside their controls and no pretraining."""
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from vcr_zoo.results import Interval, Result, paired
+from vcr_zoo.results import Interval, Result, key_of, paired
 from vcr_zoo.suite import targets
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
+from vcr_zoo.transfer.tuned import METHODS
 
 from .bearing import SEEDS
-from .gains import declared
+from .evidence import FULL, SCRATCH
+from .gains import declared, means
 from .words import code, rows
 
-FULL, SCRATCH = "finetune full", "finetune scratch"  # protocols
-Runs = dict[tuple[str, int], float]  # (data, seed) -> test accuracy, the latest measured
+Means = Mapping[int, Result]  # by seed, over the data sets that are not the source
 
 
 class Start(NamedTuple):
-    """One network fine-tuned on other sets from three starts: means over sets and seeds."""
+    """Networks fine-tuned on other sets from three starts: means over sets and seeds."""
 
     vcr: str
-    pictures: int | None  # train pictures of each set; None: all
-    values: tuple[float, float, float]  # from random weights, the control's, those of VCR
+    settings: dict  # of the training that the pair shares, but for what validation chose
+    scratch_epochs: int
+    from_scratch: float
+    from_control: float
+    from_vcr: float
     over_scratch: Interval  # VCR less no pretraining, paired by seed
     over_control: Interval
 
 
 def starts(results: Iterable[Result]) -> list[Start]:
-    """Every pair of which all sets that are not the source were measured, from all starts, with
-    the same five seeds or more."""
+    """Every pair that was fine-tuned alike on all sets that are not its source, beside the same
+    network from random weights, which may have learned longer; five seeds or more of each."""
     results = tuple(results)
-    found: dict[tuple, Runs] = defaultdict(dict)
+    arms: dict[tuple, list[Result]] = defaultdict(list)
     for r in results:
         if r.protocol in (FULL, SCRATCH) and r.metric == "top1":
-            study = (r.settings["size"], r.settings["test"], r.settings["level"])
-            found[r.protocol, r.model, study][r.data, r.seed] = r.value
+            arms[r.protocol, r.model, shared_by(r)].append(r)
     made = []
     for vcr, control in declared(results).items():
         sets = targets(parse(["--recipe", vcr]).dataset) if vcr in recipes() else ()
-        for study in {key[2]: None for key in found if key[1] == vcr}:
-            arms = [found.get((SCRATCH, control, study), {})]  # whose weights it does not see
-            arms += [found.get((FULL, name, study), {}) for name in (control, vcr)]
-            means = [over_sets(runs, sets) for runs in arms]
-            seeds = set.intersection(*map(set, means))
-            if len(seeds) < SEEDS:
-                continue
-            scratch, other, ours = ([mean[s] for s in sorted(seeds)] for mean in means)
-            made.append(
-                Start(
-                    *(vcr, study[0], tuple(map(fmean, (scratch, other, ours)))),
-                    paired(a - b for a, b in zip(ours, scratch, strict=True)),
-                    paired(a - b for a, b in zip(ours, other, strict=True)),
-                )
-            )
+        for study in [s for way, model, s in arms if (way, model) == (FULL, vcr)]:
+            settings = json.loads(study)
+            scratch = (SCRATCH, control, key_of(settings, "epochs"))  # sees none of its weights
+            wanted = (scratch, (FULL, control, study), (FULL, vcr, study))
+            one = compared(vcr, settings, *(over(sets, arms.get(arm, ())) for arm in wanted))
+            made += [one] if one else []
     return made
 
 
-def over_sets(runs: Runs, sets: Iterable[str]) -> dict[int, float]:
-    """By seed, the mean over sets of those that have all of them."""
-    by_seed = {seed: [runs.get((data, seed)) for data in sets] for _, seed in runs}
-    return {s: fmean(values) for s, values in by_seed.items() if values and None not in values}
+def shared_by(result: Result) -> str:
+    """The settings of a run that others must have to be compared with it."""
+    alone = ("epochs",) if result.protocol == SCRATCH else ()
+    return key_of(result.settings, *alone, *METHODS["full"].tuned)
+
+
+def over(sets: Sequence[str], runs: Iterable[Result]) -> Means:
+    """By seed, the mean over sets of what was measured last."""
+    return {r.seed: r for r in means(runs, sets)} if sets else {}
+
+
+def compared(vcr: str, settings: dict, scratch: Means, control: Means, ours: Means) -> Start | None:
+    """Seeds that saw the same pictures from all three starts, if there are enough."""
+    seeds = [
+        s
+        for s in ours.keys() & control.keys() & scratch.keys()
+        if ours[s].fingerprint == control[s].fingerprint == scratch[s].fingerprint
+    ]
+    if len(seeds) < SEEDS:
+        return None
+    epochs = {next(iter(scratch[s].settings.values()))["epochs"] for s in seeds}
+    if len(epochs) > 1:
+        return None
+    return Start(
+        vcr=vcr,
+        settings=settings,
+        scratch_epochs=epochs.pop(),
+        from_scratch=fmean(scratch[s].value for s in seeds),
+        from_control=fmean(control[s].value for s in seeds),
+        from_vcr=fmean(ours[s].value for s in seeds),
+        over_scratch=paired(ours[s].value - scratch[s].value for s in seeds),
+        over_control=paired(ours[s].value - control[s].value for s in seeds),
+    )
 
 
 def finetuned_table(results: Iterable[Result]) -> str:
@@ -69,13 +93,15 @@ def finetuned_table(results: Iterable[Result]) -> str:
     body = [
         [
             code(one.vcr),
-            "all" if one.pictures is None else str(one.pictures),
-            *(f"{100 * value:.2f} %" for value in one.values),
+            "all" if one.settings["size"] is None else str(one.settings["size"]),
+            f"{one.settings['epochs']}, {one.scratch_epochs} from scratch",
+            *(f"{100 * v:.2f} %" for v in (one.from_scratch, one.from_control, one.from_vcr)),
             str(one.over_scratch.scaled(100)),
             str(one.over_control.scaled(100)),
         ]
         for one in starts(results)
     ]
-    starting = ["from scratch", "from the control", "from VCR"]
-    head = ["weights", "pictures", *starting, "VCR over scratch", "VCR over control"]
+    accuracies = ["from scratch", "from the control", "from VCR"]
+    gains = ["VCR over scratch", "VCR over control"]
+    head = ["weights", "pictures of a set", "epochs", *accuracies, *gains]
     return rows(head, body) if body else "(None yet.)"

@@ -79,7 +79,7 @@ def add_reproduce(commands) -> None:
     parser.add_argument(
         "--retrain",
         action="store_true",
-        help="run the recipe again as well, and its pair with every seed, for the intervals",
+        help="train the pair anew with every seed, for its intervals",
     )
     add_jobs(parser, "networks")
     parser.add_argument(

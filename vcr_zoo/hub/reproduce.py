@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from vcr_zoo.card.book import add
-from vcr_zoo.card.evidence import CARDS, REPRODUCE, entry_called
+from vcr_zoo.card.evidence import CARDS, REPRODUCE, entry_called, evidence
 from vcr_zoo.card.words import PART, POINT, measure
 from vcr_zoo.data import DATASETS, is_named
 from vcr_zoo.remote import download
@@ -22,7 +22,7 @@ from vcr_zoo.transfer import matrix
 from vcr_zoo.zoo import Entry, canonical, manifest
 
 from .pull import commit_of, pull
-from .retrain import intervals_agree, retrained
+from .retrain import pair_again, trained_again
 
 
 class Comparison(NamedTuple):
@@ -101,10 +101,14 @@ def compared(
                 yield Comparison(result, found.get(result.metric), tolerance(result), problem)
 
 
+def named(result: Result) -> str:
+    return f"{result.protocol} {result.metric} on {result.data}"
+
+
 def line(one: Comparison) -> str:
     """A row of the table of stated and found."""
     r = one.stated
-    start = f"{f'{r.protocol} {r.metric} on {r.data}':40}{r.value:12.5g}"
+    start = f"{named(r):40}{r.value:12.5g}"
     if one.found is None:
         why = one.problem or "this version measures no such thing"
         return f"{start}{'':12}  not measured: {why}"
@@ -129,8 +133,8 @@ def reproduce(
 
     Args:
         quick: only evaluations that take seconds.
-        retrain: run the recipe too and, unless it is recorded, train its pair anew with every seed
-            for the intervals; stopped, that goes on where it was.
+        retrain: train the pair anew with every seed of the card, for its intervals; with `record`
+            run the recipe, for its time and accuracy.
         jobs: networks of the pair at a time.
         record: write what is found into `model_cards/results.jsonl` instead of comparing.
         run: folder of a finished run whose weights are to be published under that name, to be
@@ -166,34 +170,32 @@ def reproduce(
 
     if record:
         found = [r for job in suite(parse(["--recipe", name])) for r in again(job)]
-        found += retrained(name, file, sha256)[0] if retrain else []
+        found += trained_again(name, sha256) if retrain else []
         tell(f"{add(found)} results entered; now: vcr-zoo card --all")
         return 0
     book = card_results(entry)
     stated = stated_results(book, name)
+    pair = evidence(name, results=book) if retrain else None  # or an error before all the work
     comparisons = told(compared(stated, again, quick, trusted=True), tell)
     tell_left_out(stated_jobs(stated, trusted=True) if quick else [], tell)
     if retrain:
-        found, same = retrained(name, file, sha256)
-        by_metric = {r.metric: r for r in found}
-        for result in (r for r in stated if r.protocol == "train"):
-            one = Comparison(result, by_metric.get(result.metric), tolerance(result))
-            tell(line(one))
-            comparisons.append(one)
-        tell(f"the recipe's weights are {'' if same else 'not '}the published ones to the bit")
-        if not intervals_agree(name, book, quick=quick, jobs=jobs, tell=tell):
-            return max(1, verdict(comparisons))
+        again = pair_again(pair, file, quick=quick, jobs=jobs, tell=tell)
+        return worse(verdict(comparisons), again)
     return verdict(comparisons)
+
+
+def worse(one: int, other: int) -> int:
+    """Of two verdicts a difference, or else that something could not be had."""
+    return 1 if 1 in (one, other) else max(one, other)
 
 
 def told(comparisons: Iterable[Comparison], tell: Callable[[str], None]) -> list[Comparison]:
     """The comparisons, each with its line as it is made, and how many agree."""
     tell(f"{'':40}{'stated':>12}{'found':>12}{'within':>12}")
-    made, problems = [], set()
+    made, first = [], {}  # problem -> the number that it was told of
     for one in comparisons:
-        again = one.problem in problems
-        tell(line(one._replace(problem="as above") if again and one.problem else one))
-        problems.add(one.problem)
+        known = first.setdefault(one.problem, one.stated) if one.problem else one.stated
+        tell(line(one if known is one.stated else one._replace(problem=f"as {named(known)}")))
         made.append(one)
     tell(f"{sum(one.agrees for one in made)} of {len(made)} agree")
     return made

@@ -10,12 +10,25 @@ from pathlib import Path
 
 import yaml
 
-from vcr_zoo.data import load
-
-from .depth import Depth, draw, likeness
+from .depth import Scratch, draw, likeness
 from .finetune import Finetuner, settings_from
 from .search import best_depth, narrow
-from .tuned import LOOP, Cell, belong, cells, depths, drawn, measure, network, run, table
+from .tuned import (
+    LOOP,
+    Cell,
+    belong,
+    cells,
+    chosen,
+    depths,
+    drawn,
+    fingerprint,
+    measure,
+    network,
+    part_of,
+    pictures,
+    run,
+    table,
+)
 
 FEWEST = 100  # pictures on which likeness is worth looking at
 
@@ -116,6 +129,8 @@ def depth(
     if "+" in model:
         raise ValueError(f"depths are of one network, and {model} are several joined")
     options = belong("depth", ["depth"], options)
+    for size in sizes:  # refused before any is measured
+        pictures(Cell(model, data, size=size, **more))
     names = depths(Cell(model, data, options=options))
     curves, choice = {}, {}
     for size in sizes:
@@ -129,7 +144,8 @@ def depth(
         if not search:
             print(searched(means, len(names)))
     largest = None if None in sizes else max(sizes)
-    rows = compared(model, data, names, options, largest, more) if alike else None
+    alone = Cell(model, data, "depth", options=(*options, ("depth", 0)), size=largest, **more)
+    rows = compared(alone, names, chosen(alone, out, fingerprint(model))) if alike else None
     title = f"{model} on {data}"
     draw(curves, choice, names, picture, rows, title)
     label, t = list(choice.items())[-1]
@@ -185,14 +201,14 @@ def searched(means: dict[int, float], last: int) -> str:
     )
 
 
-def compared(model: str, data: str, names, options, size: int | None, more: dict) -> dict | None:
-    """Likeness, block by block, of the network and one trained on the target alone."""
-    level = more.get("level", "fine")
-    train, validation = (load(data, part, level=level) for part in ("train", "validation"))
-    train, validation = drawn(train, size, 0), drawn(validation, max(size or 0, 500), 0)
+def compared(cell: Cell, names: Sequence[str], options: dict) -> dict | None:
+    """Likeness, block by block, of a cell's network and one trained on the target alone, as long
+    and at the rate of the whole network fine-tuned."""
+    train, _ = pictures(cell)
+    validation = drawn(part_of(cell.data, "validation", cell.level), max(cell.size or 0, 500), 0)
     if len(validation) < FEWEST:
         return None
-    source = network(model)
-    loop = {name: value for name, value in options if name in LOOP}
-    run = Finetuner(source, train, validation, Depth(0, afresh=True), settings_from(loop))
+    source = network(cell.model)
+    loop = {name: value for name, value in options.items() if name in LOOP}
+    run = Finetuner(source, train, validation, Scratch(), settings_from(loop))
     return likeness(source, run.run().model, validation, names)
