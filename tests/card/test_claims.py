@@ -177,9 +177,9 @@ def test_joined_vcr_networks_are_compared_with_their_joined_controls():
     assert row.shown == str(paired(gains).scaled(100)) and row.sides == (True, False)
 
 
-def step(arm, seconds, on="resnet50, 96 px"):
+def step(arm, seconds, on="resnet50, 96 px", **penalty):
     return [
-        Result("resnet50", on, ours.STEP, "ratio", value, process, {"arm": arm})
+        Result("resnet50", on, ours.STEP, "ratio", value, process, {"arm": arm} | penalty)
         for process, value in enumerate(seconds)
     ]
 
@@ -194,6 +194,14 @@ def test_a_step_may_take_as_long_as_with_a_norm():
     known = Known.of([*norm, *step("exact", (1.5, 1.4, 1.5, 1.5, 1.4))])
     assert [row.sides for row in ours.beside_norm("exact")(known)] == [(False, True)]
     assert not [*ours.beside_norm("exact")(Known.of([*norm[:4], *step("exact", (1.5,) * 4)]))]
+
+
+def test_the_time_of_another_penalty_says_nothing_of_the_paper_s():
+    arms = [(arm, (1.1, 1.2, 1.1, 1.3, 1.2)) for arm in ("batchnorm", "sampled", "exact", "naive")]
+    other = [r for arm, each in arms for r in step(arm, each, "b", variant="wld", share=0.1)]
+    usual = [r for arm, each in arms for r in step(arm, each, "a")]
+    for measured in (ours.beside_norm("sampled"), ours.times_less):
+        assert [row.label for row in measured(Known.of([*usual, *other]))] == ["a"]
 
 
 @pytest.mark.parametrize("times, expected", [(6.0, (True, False)), (3.0, (False, True))])
