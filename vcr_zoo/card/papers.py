@@ -45,7 +45,8 @@ class Paper:
 
 
 BY_DEPTH = (
-    "vcr-zoo depth NAME --data SET --sizes 100 500 2000 --seeds 0 1 2 3 4 --budget 4 --test 1000"
+    "vcr-zoo depth NAME --data SET --sizes 100 500 2000 --seeds 0 1 2 3 4 --test 1000 --lr 1e-2 "
+    "--budget 4"
 )
 BY_CONCAT = "vcr-zoo concat 'a{seed}' 'b{seed}' --long 'long{seed}' --data SET --seeds 0 1 2 3 4"
 BY_STEP = (
