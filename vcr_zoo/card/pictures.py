@@ -128,6 +128,7 @@ def draw_depths(shown: list[tuple[str, str, list[tuple[int, float, float]]]]):
         axes.errorbar(depth, mean, yerr=bars, capsize=3, label=f"{name}, {pictures}", **look)
     axes.set(xlabel="blocks frozen", ylabel="accuracy in %, ± standard error")
     axes.set_title("Fine-tuned behind frozen blocks")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
