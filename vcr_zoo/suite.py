@@ -33,7 +33,7 @@ SHARE = "share_"  # metric of protocol "spectrum": share_8 is the 8th direction'
 DIRECTIONS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512)  # √2 apart
 NOISE = "Gaussian noise"  # of `diagnostics.corruptions`
 NOISY = 2_000  # test pictures that noise is added to, at every level
-LARGE = 20_000  # training pictures; a probe of more takes more than seconds
+LARGE, MANY = 20_000, 600_000  # training pictures, and times classes: probes of more take minutes
 
 
 class Job(NamedTuple):
@@ -56,11 +56,12 @@ def suite(recipe: Namespace) -> list[Job]:
 
 
 def slow(job: Job) -> bool:
-    """Whether --quick leaves an evaluation out: it fits on more than 20,000 training pictures."""
+    """Whether --quick leaves an evaluation out: it fits on many pictures, or many classes."""
     if job.protocol not in ("knn", "probe"):
         return False
     try:
-        return len(load(job.data, "train")) > LARGE
+        train = load(job.data, "train")
+        return len(train) > LARGE or len(train) * len(train.classes) > MANY
     except (OSError, LookupError):  # told when it is measured
         return False
 

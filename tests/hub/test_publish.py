@@ -412,6 +412,23 @@ def ran(gap, seeds=range(5), metrics=("probe", "eval")):
     ]
 
 
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--retrain", "--jobs", "0"], "--jobs 0: networks that --retrain compares"),
+        (["--jobs", "2"], "--jobs 2: networks that --retrain compares"),
+        (["--record", "--run", "nowhere"], "nowhere is no folder of a run"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_measured(
+    stated_file, capsys, options, words
+):
+    stated_file(0.9, 0.9)
+    assert main(["reproduce", VCR, *options]) == 2
+    said = capsys.readouterr()
+    assert words in said.err and "agrees" not in said.out
+
+
 @pytest.fixture
 def pairs(tmp_path, monkeypatch):
     """Pairs "trained" at once, with other gains than were stated; what was asked of them."""

@@ -21,6 +21,14 @@ def test_finetune_prints_a_table_and_leaves_runs_that_load(known, tmp_path, caps
 
     printed = capsys.readouterr().out
     assert "minus full" in printed and "4/4" in printed
+    counted = [line for line in printed.splitlines() if line.startswith("made: ")]
+    sizes = [len(pictures(part)) for part in ("train", "validation", "test")]
+    assert [int(word) for word in counted[0].replace(";", "").split() if word.isdigit()] == [
+        *sizes,
+        sizes[0] // 20,
+        1,
+    ]
+    assert len(counted) == 1 and printed.count(": validation ") == 4
     folders = sorted((tmp_path / "runs").iterdir())
     assert len(folders) == 4
     assert timm.create_model(f"local-dir:{folders[0]}", pretrained=True).num_classes == 3

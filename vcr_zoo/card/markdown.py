@@ -313,7 +313,8 @@ def table(evidences: Iterable[Evidence]) -> str:
         gains = [found.compared.headline(*column) for column in HEADLINES.values()]
         extra = f"{100 * added(found.entry, found.recipe):.2g} %"
         shown = (f"{cell(g, 'vcr')}<br>{g.difference_shown}" if g else "" for g in gains)
-        body.append([code(found.entry.name), size, *shown, extra])
+        linked = f"[{code(found.entry.name)}](model_cards/{found.entry.name}/README.md)"
+        body.append([linked, size, *shown, extra])
     return rows(["weights", "parameters", *HEADLINES, "FLOPs added"], body)
 
 

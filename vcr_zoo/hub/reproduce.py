@@ -147,9 +147,13 @@ def reproduce(
         ValueError: if the weights are not those that were published, or for options that do not
             go together.
     """
+    if jobs < 1 or (jobs > 1 and (record or not retrain)):
+        raise ValueError(f"--jobs {jobs}: networks that --retrain compares at a time, 1 or more")
     if run is not None:
         if not record or retrain:
             raise ValueError("--run measures a run for its card: give --record, without --retrain")
+        if not (run / "args.yaml").exists():
+            raise FileNotFoundError(f"{run} is no folder of a run: it has no args.yaml")
         check_recipe(run, name)
         file = run / "model.safetensors"
         sha256, model = hashlib.sha256(canonical(load_file(file))).hexdigest(), f"local-dir:{run}"

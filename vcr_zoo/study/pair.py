@@ -38,7 +38,7 @@ def pair(
     Args:
         name, against: recipes, which differ in VCR's coefficients alone.
         jobs: networks at a time, which share the cores.
-        quick: leave probes on more than 20,000 pictures out; without it they are added later.
+        quick: leave probes on many pictures out, see `slow`; without it they are added later.
         options: of training, over those of both recipes.
         tell: receives a line for each network, and the table.
 

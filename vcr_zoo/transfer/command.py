@@ -73,7 +73,7 @@ def finetune(
         more: fields of every `Cell`.
     """
     wanted = cells(models, data, methods, seeds, **more)
-    measured, failed = {}, 0
+    measured, failed, told = {}, 0, set()
     for number, cell in enumerate(wanted, start=1):
         name = f"{cell.model} on {cell.data}, {cell.method}, seed {cell.seed}"
         options = {"progress": sys.stderr.isatty(), "overwrite": overwrite}
@@ -85,14 +85,30 @@ def finetune(
             print(f"{name}: {results}", file=sys.stderr)
             continue
         measured[cell] = results
-        top1 = results["top1"].value
-        print(f"{number}/{len(wanted)}  {name}: test top1 {100 * top1:.2f} %", flush=True)
+        if counts(cell, results["top1"].settings) not in told:
+            told.add(counts(cell, results["top1"].settings))
+            print(counts(cell, results["top1"].settings))
+        shown = f"test top1 {100 * results['top1'].value:.2f} %"
+        if known := results.get("validation_top1"):
+            shown = f"validation {100 * known.value:.2f} %, {shown}"
+        print(f"{number}/{len(wanted)}  {name}: {shown}", flush=True)
         if folder is not None:
             print(f"timm.create_model('local-dir:{kept}', pretrained=True)")
     if len(measured) > 1:
         against = "full" if "full" in methods else methods[0]
         print(f"\n{table(measured, against)}")
     return failed
+
+
+def counts(cell: Cell, settings: dict) -> str:
+    """How many pictures teach, choose and test, and how many steps that makes."""
+    train, validation = (len(images) for images in pictures(cell))
+    test = len(drawn(part_of(cell.data, "test", cell.level), cell.test, 0))
+    steps = max(train // settings["batch_size"], 1)  # what is left over waits for the next epoch
+    return (
+        f"{cell.data}: {train} train, {validation} validation, {test} test pictures; "
+        f"{steps} steps in each of {settings['epochs']} epochs"
+    )
 
 
 def place(folder: str | Path, cell: Cell, count: int) -> Path:
@@ -140,6 +156,9 @@ def depth(
         at = partial(measured_at, template, seeds, out, test)
         means = narrow(at, len(names)) if search else {t: at(t) for t in range(len(names) + 1)}
         curves[label], choice[label] = test, best_depth(means)
+        if ties := [t for t in means if means[t] == means[choice[label]] and t != choice[label]]:
+            others = ", ".join(map(str, sorted(ties)))
+            print(f"{label}: depths {others} do as well on validation; the deepest costs least")
         print(said(label, test, choice[label], len(names)))
         if not search:
             print(searched(means, len(names)))
