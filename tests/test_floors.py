@@ -15,7 +15,8 @@ FLOORS = (
     ("transfer",),
     ("suite",),
     ("card",),
-    ("hub", "bench", "study", "demo"),
+    ("bench", "study", "demo"),
+    ("hub",),
     ("cli",),
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
