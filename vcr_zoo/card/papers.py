@@ -154,7 +154,7 @@ PAPERS = (
         (
             Claim(
                 "freezing all features is often not best: a depth chosen on validation does better "
-                "(than a head trained by the same loop, which is weaker than a probe)",
+                "(than a head trained by the same loop)",
                 "histology from ImageNet, 13 of 17 frozen: +1.3 (figure)",
                 less_frozen,
                 BY_DEPTH,

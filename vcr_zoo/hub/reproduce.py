@@ -183,8 +183,8 @@ def reproduce(
     comparisons = told(compared(stated, again, quick, trusted=True), tell)
     tell_left_out(stated_jobs(stated, trusted=True) if quick else [], tell)
     if retrain:
-        again = pair_again(pair, file, quick=quick, jobs=jobs, tell=tell)
-        return worse(verdict(comparisons), again)
+        trained = pair_again(pair, file, quick=quick, jobs=jobs, tell=tell)
+        return worse(verdict(comparisons), trained)
     return verdict(comparisons)
 
 

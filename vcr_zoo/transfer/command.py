@@ -85,9 +85,9 @@ def finetune(
             print(f"{name}: {results}", file=sys.stderr)
             continue
         measured[cell] = results
-        if counts(cell, results["top1"].settings) not in told:
-            told.add(counts(cell, results["top1"].settings))
-            print(counts(cell, results["top1"].settings))
+        if (counted := counts(cell, results["top1"].settings)) not in told:
+            told.add(counted)
+            print(counted)
         shown = f"test top1 {100 * results['top1'].value:.2f} %"
         if known := results.get("validation_top1"):
             shown = f"validation {100 * known.value:.2f} %, {shown}"
