@@ -35,11 +35,12 @@ def test_finetune_prints_a_table_and_leaves_runs_that_load(known, tmp_path, caps
 
 
 def test_a_failing_cell_is_said_and_the_others_go_on(known, tmp_path, capsys):  # noqa: F811
-    line = ["finetune", "no_such_net", known[0], "--data", "made", *FAST]
+    (broken := tmp_path / "broken.safetensors").write_bytes(b"cut short")
+    line = ["finetune", str(broken), known[0], "--data", "made", *FAST]
     assert main([*line, "--output", str(tmp_path / "out.jsonl")]) == 2
 
     printed = capsys.readouterr()
-    assert "no_such_net on made, full, seed 0: no model" in printed.err
+    assert f"{broken} on made, full, seed 0: " in printed.err and "config.json" in printed.err
     assert "2/2" in printed.out
 
 
@@ -129,14 +130,30 @@ def test_every_depth_gets_the_rate_that_validation_likes(known, tmp_path):  # no
 )
 def test_settings_of_the_wrong_type_are_refused(words, said):
     with pytest.raises((ValueError, LookupError), match=said):
-        wanted = cells(["a"], ["b"], ["full", "dr-tune"], [0], options_of(words, {}))
+        wanted = cells(["resnet18"], ["mnist"], ["full", "dr-tune"], [0], options_of(words, {}))
         divided("dr-tune", dict(wanted[-1].options))
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"models": ["resnet18", "resnet18+resnt18"]}, r"'resnt18'.* Closest: resnet18"),
+        ({"data": ["mnist", "minst"]}, r"no data set 'minst'.* Closest: mnist"),
+        ({"level": "coarse", "data": ["fmnist", "mnist"]}, "mnist has no label level 'coarse'"),
+        ({"methods": ["full", "scrach"]}, "no method 'scrach'.* Closest: scratch"),
+    ],
+)
+def test_a_misspelt_name_is_refused_before_anything_runs(change, said):
+    good = {"models": ["resnet18"], "data": ["mnist"], "methods": ["full"], "seeds": [0]}
+    assert len(cells(**good)) == len(cells(**good | {"seeds": [0, 0]})) == 1
+    with pytest.raises(LookupError, match=said):
+        cells(**{**good, **change})
 
 
 def test_a_setting_may_be_of_one_method_alone():
     """By its name where only that has it, or named before it."""
     words = ["dr-tune.lr=0.1", "strength=2", "epochs=9"]
-    full, tuned = cells(["a"], ["b"], ["full", "dr-tune"], [0], options_of(words, {}))
+    full, tuned = cells(["resnet18"], ["mnist"], ["full", "dr-tune"], [0], options_of(words, {}))
 
     assert dict(full.options) == {"epochs": 9}
     assert dict(tuned.options) == {"epochs": 9, "lr": 0.1, "strength": 2}
@@ -145,14 +162,14 @@ def test_a_setting_may_be_of_one_method_alone():
 @pytest.mark.parametrize(
     "models, more, said",
     [
-        (["a"], {}, "needs to know how deep"),
-        (["a+b"], {"options": (("depth", 1),)}, "depths are of one network"),
-        (["a"], {"budget": 0, "options": (("depth", 1),)}, "--budget 0 must be at least 1"),
+        (["resnet18"], {}, "needs to know how deep"),
+        (["resnet18+resnet34"], {"options": (("depth", 1),)}, "depths are of one network"),
+        (["resnet18"], {"budget": 0, "options": (("depth", 1),)}, "--budget 0 must be at least 1"),
     ],
 )
 def test_depths_that_mean_nothing_are_refused(models, more, said):
     with pytest.raises(ValueError, match=said):
-        cells(models, ["b"], ["depth"], [0], **more)
+        cells(models, ["mnist"], ["depth"], [0], **more)
 
 
 def test_values_are_read_as_what_they_look_like():

@@ -180,7 +180,7 @@ def add_finetune(commands) -> None:
     add_seeds(parser, 0)
     add_level(parser)
     parser.add_argument("--size", type=int, help="train pictures, drawn by the seed (default: all)")
-    parser.add_argument("--test", type=int, help="test pictures (default: all)")
+    parser.add_argument("--test", type=int, help="at most so many test pictures (default: all)")
     parser.add_argument(
         "--budget", type=int, default=1, help="runs to choose settings with (default: 1, none)"
     )
@@ -214,7 +214,7 @@ def add_depth(commands) -> None:
     parser.add_argument("--sizes", nargs="+", type=int, help="train pictures (default: all)")
     add_seeds(parser, 0)
     add_level(parser)
-    parser.add_argument("--test", type=int, help="test pictures (default: all)")
+    parser.add_argument("--test", type=int, help="at most so many test pictures (default: all)")
     parser.add_argument("--afresh", action="store_true", help="the rest from random weights")
     parser.add_argument("--search", action="store_true", help="a third of the depths only")
     parser.add_argument(

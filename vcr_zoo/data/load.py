@@ -51,6 +51,18 @@ def row_of(name: str) -> Dataset:
     return DATASETS[name]
 
 
+def row_with(name: str, level: str) -> Dataset:
+    """The row of a name whose pictures have labels of this level.
+
+    Raises:
+        LookupError: if there is none, or the level is none of its own.
+    """
+    row = row_of(name)
+    if level not in row.levels:
+        raise LookupError(f"{name} has no label level {level!r}: it has {', '.join(row.levels)}")
+    return row
+
+
 def load(
     name: str, split: str = "train", level: str = "fine", folder: str | Path | None = None
 ) -> Images:
@@ -121,9 +133,7 @@ def listing() -> str:
 
 
 def _open(name: str, split: str, level: str, folder: str | Path | None) -> Images:
-    row = row_of(name)
-    if level not in row.levels:
-        raise LookupError(f"{name} has no label level {level!r}: it has {', '.join(row.levels)}")
+    row = row_with(name, level)
     place = cache.built(DATASETS[row.base] if row.base else row, folder, row.base or name)
     header = cache.header(place)
     pieces = [_piece(place, part, row, name) for part in split.split("+")]

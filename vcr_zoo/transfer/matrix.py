@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vcr_zoo.data import Images, load, load_test
-from vcr_zoo.data.load import row_of
+from vcr_zoo.data.load import row_with
 from vcr_zoo.features import (
     Features,
     features,
@@ -148,11 +148,8 @@ def cells(models, data, protocols, seeds, level="fine") -> list[Cell]:
                 f"no protocol {name!r}.{closest(name, PROTOCOLS)} There are {', '.join(PROTOCOLS)}"
             )
     for name in data:
-        wanted = {level, *(("coarse", "fine") if "coarse-to-fine" in protocols else ())}
-        if missing := sorted(wanted.difference(row_of(name).levels)):
-            raise LookupError(
-                f"{name} has no label level {missing[0]!r}: it has {', '.join(row_of(name).levels)}"
-            )
+        for wanted in (level, *(("coarse", "fine") if "coarse-to-fine" in protocols else ())):
+            row_with(name, wanted)
     if level != "fine" and "coarse-to-fine" in protocols:
         raise ValueError(f"coarse-to-fine is of the fine classes: leave out --level {level}")
     found = [

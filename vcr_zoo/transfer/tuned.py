@@ -18,8 +18,9 @@ import timm
 from torch import nn
 
 from vcr_zoo.data import Images, baseline, load, load_test
+from vcr_zoo.data.load import row_with
 from vcr_zoo.data.weights import BASELINES
-from vcr_zoo.features import load_model, weights_sha256
+from vcr_zoo.features import find_model, load_model, weights_sha256
 from vcr_zoo.results import Result, append, closest, paired, read, versions
 
 from .bss import BSS
@@ -370,17 +371,19 @@ def cells(
     methods: Sequence[str],
     seeds: Sequence[int],
     options: tuple = (),
+    level: str = "fine",
     **more,
 ) -> list[Cell]:
-    """Every combination.
+    """Every combination, once.
 
     Args:
         options: settings of the loop or of methods; one written METHOD.NAME is of that alone.
 
     Raises:
-        LookupError: for an unknown method or setting.
+        LookupError: for an unknown network, data set, label level, method or setting.
         ValueError: for one network in two stages, several to a depth, or a value of another type.
     """
+    models, data, methods, seeds = map(dict.fromkeys, (models, data, methods, seeds))
     for name in methods:
         if name != TWO_STAGE:
             method(name)
@@ -396,9 +399,14 @@ def cells(
                 "it; vcr-zoo depth MODEL --data NAME shows all depths"
             )
     own = {way: belong(way, methods, options) for way in methods}
+    for name in data:
+        row_with(name, level)
+    for name in dict.fromkeys(part for joined in models for part in joined.split("+")):
+        if name not in BASELINES:
+            find_model(name)
     return [
-        Cell(model, name, way, seed, own[way], **more)
-        for model in dict.fromkeys(models)
+        Cell(model, name, way, seed, own[way], level, **more)
+        for model in models
         for name in data
         for way in methods
         for seed in seeds
