@@ -275,10 +275,10 @@ def test_a_picture_is_drawn_again_only_if_its_numbers_change(found, tmp_path):
 
 
 def test_the_cost_picture_shows_the_headline_and_its_interval(found):
-    ((source, architecture, macs, control, (vcr, low, high)),) = cost_numbers([found])
+    ((sets, name, macs, control, vcr, low, high),) = cost_numbers([found])
     gain = found.compared.headline("probe", "top1", False)
 
-    assert (source, architecture) == ("fmnist4", "test_resnet")
+    assert (sets, name) == ("mnist, silhouettes, glyphs, digits8", VCR)
     assert macs == pytest.approx(stats(found.entry).macs / 1e6)
     assert vcr - control == pytest.approx(100 * gain.difference.mean)
     bounds = [100 * gain.difference.low, 100 * gain.difference.high]

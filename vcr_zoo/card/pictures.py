@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from vcr_zoo.diagnostics.style import STYLES, plt, role
-from vcr_zoo.suite import SHARE
+from vcr_zoo.suite import SHARE, targets
 from vcr_zoo.transfer.depth import bar
 
 from .evidence import Evidence
@@ -20,6 +21,7 @@ from .stats import stats
 from .words import HEADLINES
 
 COST = "accuracy_vs_cost.png"
+BESIDE = 1.06  # factor between the places of networks that cost the same
 COMPARED = {headline[:2] for headline in HEADLINES.values()}
 DRAWN = "VCR numbers"  # key of the stamp in the file
 STYLE_VERSION = 3  # to be raised when the drawing changes, so that pictures are drawn again
@@ -134,53 +136,76 @@ def draw_depths(shown: list[tuple[str, str, list[tuple[int, float, float]]]]):
     return figure
 
 
-def cost_numbers(founds: Iterable[Evidence]) -> list[tuple[str, str, float, float, list[float]]]:
-    """(source, architecture, millions of multiply-accumulates, the control's mean probe accuracy on
-    other sets, VCR's with the bounds of its gain), in percent, of every VCR network."""
+class Cost(NamedTuple):
+    """A VCR network and its control in the picture of accuracies, in percent, against costs."""
+
+    sets: str  # that features were probed on
+    name: str
+    macs: float  # millions of multiply-accumulates a picture
+    control: float
+    vcr: float
+    low: float  # bounds of VCR's, from those of its gain
+    high: float
+
+
+def cost_numbers(founds: Iterable[Evidence]) -> list[Cost]:
+    """Mean probe accuracies on other sets of every VCR network."""
     shown = []
     for found in founds:
         gain = found.compared.headline(*HEADLINES["linear probe, other sets"])
         if found.entry.control and gain:
-            architecture, _, tag = found.entry.name.partition(".")
-            bounds = [gain.vcr, gain.control + gain.difference.low]
-            bounds = [100 * v for v in (*bounds, gain.control + gain.difference.high)]
-            macs = stats(found.entry).macs / 1e6
-            source = tag.removeprefix("vcr_")
-            shown.append((source, architecture, macs, 100 * gain.control, bounds))
+            bounds = (gain.control + gain.difference.low, gain.control + gain.difference.high)
+            accuracies = (100 * v for v in (gain.control, gain.vcr, *bounds))
+            sets = ", ".join(targets(found.compared.source))
+            shown.append(Cost(sets, found.entry.name, stats(found.entry).macs / 1e6, *accuracies))
     return shown
 
 
-def draw_cost(shown: list[tuple[str, str, float, float, list[float]]]):
-    """Accuracy on other sets against what a picture costs, a panel for each source: the control
-    below (or above), the VCR network joined to it, with the 95 % interval of the gain."""
-    sources = list(dict.fromkeys(source for source, *_ in shown))
-    size = (1 + 3.6 * max(len(sources), 1), 3.8)
+def draw_cost(shown: list[Cost]):
+    """Accuracy on other sets against what a picture costs, a panel for all that were probed on the
+    same sets: the VCR network joined to its control, with the 95 % interval of the gain."""
+    panels = list(dict.fromkeys(one.sets for one in shown)) or [""]
     figure, axes = plt.subplots(
-        1, max(len(sources), 1), figsize=size, squeeze=False, layout="constrained"
+        1, len(panels), figsize=(1 + 5.6 * len(panels), 4.6), squeeze=False, layout="constrained"
     )
-    for panel, source in zip(axes[0], sources, strict=False):
-        here = [others for one, *others in shown if one == source]
-        middle = fmean(math.log(macs) for _, macs, *_ in here)
-        for architecture, macs, control, (vcr, low, high) in here:
-            panel.plot([macs, macs], [control, vcr], color="gray", linewidth=0.8, zorder=1)
-            panel.plot(macs, control, "o", color=STYLES["control"]["color"])
-            bars = [[max(vcr - low, 0)], [max(high - vcr, 0)]]
-            panel.errorbar(macs, vcr, bars, fmt="s", capsize=3, color=STYLES["vcr"]["color"])
-            side, shift = ("left", 6) if math.log(macs) <= middle else ("right", -6)  # inwards
-            panel.annotate(
-                architecture, (macs, vcr), (shift, 0), textcoords="offset points", ha=side
+    for panel, sets in zip(axes[0], panels, strict=True):
+        here = sorted((one for one in shown if one.sets == sets), key=lambda one: one.vcr)
+        for i, (one, side) in enumerate(zip(here, sides(here), strict=True)):
+            x = one.macs * BESIDE ** sum(
+                math.isclose(other.macs, one.macs, rel_tol=0.02) for other in here[:i]
             )
-        panel.set(xscale="log", xlabel="million multiply-accumulates a picture", title=source)
+            panel.plot([x, x], [one.control, one.vcr], color="gray", linewidth=0.8, zorder=1)
+            panel.plot(x, one.control, "o", color=STYLES["control"]["color"])
+            bars = [[max(one.vcr - one.low, 0)], [max(one.high - one.vcr, 0)]]
+            panel.errorbar(x, one.vcr, bars, fmt="s", capsize=3, color=STYLES["vcr"]["color"])
+            place = {"xytext": (6 if side == "left" else -6, 0), "textcoords": "offset points"}
+            panel.annotate(one.name, (x, one.vcr), ha=side, va="center", fontsize=8, **place)
+        panel.set(xscale="log", xlabel="million multiply-accumulates a picture", title=sets)
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_formatter("")
-        panel.margins(x=0.3)
+        panel.margins(x=0.7)
         panel.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("linear probe, mean of other sets, %")
+    axes[0, 0].set_ylabel("linear probe, mean of these sets, %")
     for kind, mark in (("control", "o"), ("vcr", "s")):
         axes[0, 0].plot([], [], mark, color=STYLES[kind]["color"], label=kind)
     axes[0, 0].legend()
     return figure
+
+
+def sides(here: list[Cost]) -> list[str]:
+    """How to align the names of networks, sorted by accuracy: towards the middle, but of two that
+    are nearly equal the cheaper one's to its left, so that they do not touch."""
+    if not here:
+        return []
+    near = 0.06 * (here[-1].vcr - here[0].vcr)
+    middle = fmean(math.log(one.macs) for one in here)
+    found = ["left" if math.log(one.macs) <= middle else "right" for one in here]
+    for i in range(1, len(here)):
+        if here[i].vcr - here[i - 1].vcr < near:
+            cheaper = here[i].macs < here[i - 1].macs
+            found[i - 1 : i + 1] = ["left", "right"] if cheaper else ["right", "left"]
+    return found
 
 
 def draw_spectrum(shown: list[tuple[str, list[int], list[float]]]):
