@@ -197,6 +197,15 @@ def test_a_stop_epoch_keeps_the_schedule_of_all_epochs(small):
     assert [row["lr"] for row in early.history] == [row["lr"] for row in whole.history[:2]]
 
 
+def test_a_run_that_stops_before_its_first_epoch_saves_what_it_starts_from(small):
+    whole = train(parse(small("--epochs", "1", experiment="before")), progress=False)
+    start = ["--initial-checkpoint", str(whole.folder / "model.safetensors"), "--stop-epoch", "0"]
+    run = train(parse(small(*start, experiment="start")), progress=False)
+
+    assert run.history == [] and run.metrics == {}
+    assert same(whole.folder, run.folder)
+
+
 def test_more_epochs_may_be_added_to_a_run(small):
     """The schedule of a resumed run is that of its options: --epochs 5 has the rates of 5."""
     train(parse(small("--epochs", "2", experiment="more")), progress=False)

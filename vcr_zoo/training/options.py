@@ -148,7 +148,11 @@ OPTIONS = {
         opt("--warmup-lr", type=float, default=1e-5),
         opt("--min-lr", type=float, default=0),
         opt("--epochs", type=int, default=300),
-        opt("--stop-epoch", type=int, help="stop before this epoch, with the schedule of --epochs"),
+        opt(
+            "--stop-epoch",
+            type=int,
+            help="stop before this one of --epochs, with their schedule; 0: save what is there",
+        ),
         opt("--epoch-repeats", type=float, default=0.0),
         opt("--start-epoch", type=int),
         opt("--decay-milestones", type=int, nargs="+", default=[90, 180, 270]),

@@ -137,7 +137,8 @@ def _epochs(parts: Parts, folder: Path, content, found, together, loggers, progr
     if primary:
         loggers.begin(folder)
         saver = _saver(parts, folder, content, found, first)
-    end, steps = min(parts.epochs, args.stop_epoch or parts.epochs), len(parts.train)
+    end = parts.epochs if args.stop_epoch is None else min(parts.epochs, args.stop_epoch)
+    steps = len(parts.train)
     to, done = progress if primary else False, first * steps + batches
     watch = Watch(parts)
 
@@ -189,8 +190,10 @@ def _epochs(parts: Parts, folder: Path, content, found, together, loggers, progr
     if not primary:
         return Run(folder, None, metrics, history)
     loggers.close()
-    best = {f"best_{parts.metric}": saver.best_metric, "best_epoch": saver.best_epoch}
-    return Run(folder, checkpoint.export(parts, folder), {**metrics, **best}, history)
+    if history:
+        best = {f"best_{parts.metric}": saver.best_metric, "best_epoch": saver.best_epoch}
+        metrics = {**metrics, **best}
+    return Run(folder, checkpoint.export(parts, folder), metrics, history)
 
 
 def _saver(parts: Parts, folder: Path, content, found, first: int) -> checkpoint.Saver:

@@ -44,10 +44,10 @@ CHOICES = {
 LEAST = {  # of options that are numbers, where one is given
     **dict.fromkeys("vcr_alpha vcr_beta vcr_delta vcr_eps vcr_rows".split(), 0),
     **dict.fromkeys(
-        "workers recovery_interval start_epoch warmup_epochs cooldown_epochs".split(), 0
+        "workers recovery_interval start_epoch stop_epoch warmup_epochs cooldown_epochs".split(), 0
     ),
     **dict.fromkeys("lr lr_base min_lr warmup_lr weight_decay mixup cutmix".split(), 0),
-    **dict.fromkeys("epochs stop_epoch val_interval log_interval checkpoint_hist".split(), 1),
+    **dict.fromkeys("epochs val_interval log_interval checkpoint_hist".split(), 1),
     **dict.fromkeys("batch_size validation_batch_size recount vcr_every".split(), 1),
     **dict.fromkeys("train_num_samples val_num_samples ssl_hidden ssl_width".split(), 1),
 }
