@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vcr_zoo import card, zoo
 from vcr_zoo.card.evidence import CARDS, DEPTHS, REPRODUCE, lacking
-from vcr_zoo.card.files import BEGIN, END, with_table
+from vcr_zoo.card.files import BEGIN, END, with_tables
+from vcr_zoo.card.gains import START
 from vcr_zoo.card.metadata import eval_results
 from vcr_zoo.card.pictures import DRAWN, cost_numbers, overview, stamp_of
 from vcr_zoo.card.stats import added, stats
@@ -22,6 +23,7 @@ from vcr_zoo.card.words import code, text
 from vcr_zoo.cli import main
 from vcr_zoo.placement import attach
 from vcr_zoo.results import Result, append, paired, read
+from vcr_zoo.suite import targets
 
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
 
@@ -417,6 +419,40 @@ def test_a_pair_whose_recipe_is_gone_is_left_out_of_the_table_without_labels():
     assert "gone" not in card.markdown.table_without_labels(results)
 
 
+def test_a_pair_that_continues_stands_beside_what_it_began_with():
+    vcr, control = "test_resnet.vcr_openart", "test_resnet.base_openart"
+    line = f"vcr-zoo pair {vcr} --against {control} --seeds 0"
+    accuracies = {vcr: [0.50, 0.52, 0.54, 0.56, 0.58], control: [0.5] * 5, control + START: [0.4]}
+    results = [
+        Result(name, data, "probe", "top1", value, seed, weights=f"{name}{seed}", command=line)
+        for name, values in accuracies.items()
+        for seed, value in enumerate(values)
+        for data in ("openart", *targets("openart"))
+    ]
+    made = card.markdown.table_continued(results)
+    rows = {
+        cells[1].strip(): cells[2:] for cells in map(lambda row: row.split("|"), made.splitlines())
+    }
+    half = 2.776 * 0.0316227766 / 5**0.5 * 100  # Student's, of four degrees of freedom
+
+    for name, gain in (("the control", 4.0), ("the start", 14.0)):
+        stated = rows[f"gain over {name} [95 %], 5 seeds"][0].strip()
+        assert stated == f"+{gain:.2f} [+{gain - half:.2f}, +{gain + half:.2f}]"
+    assert rows[f"`{control}{START}`"][1].strip() == "40.00 %"
+    alone = [r for r in results if r.model != control + START]
+    assert card.markdown.table_continued(alone) == "(None yet.)"
+
+
+def test_a_document_may_have_several_tables(tmp_path):
+    (path := tmp_path / "a.md").write_text(f"a\n{BEGIN}\n{END}\nb\n{BEGIN}\nold\n{END}\nc\n")
+
+    assert with_tables(path, "one", "two").decode() == (
+        f"a\n{BEGIN}\none\n{END}\nb\n{BEGIN}\ntwo\n{END}\nc\n"
+    )
+    with pytest.raises(ValueError, match="no place"):
+        with_tables(path, "one", "two", "three")
+
+
 def test_a_changed_result_makes_cards_and_readme_stale(tmp_path):
     folder, readme = tmp_path / "model_cards", tmp_path / "README.md"
     folder.mkdir()
@@ -448,7 +484,7 @@ def test_a_folder_of_weights_that_are_gone_is_told_of(tmp_path, capsys, monkeypa
 def test_a_readme_without_marks_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("no marks")
     with pytest.raises(ValueError, match=r"README\.md has no place for the table"):
-        with_table(tmp_path / "README.md", "| a |")
+        with_tables(tmp_path / "README.md", "| a |")
 
 
 def test_the_command_prints_a_card_and_checks_all(capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vcr_zoo import suite
+from vcr_zoo.card.gains import START
 from vcr_zoo.cli import main
 from vcr_zoo.results import paired, read
 from vcr_zoo.study.pair import RESULTS, check_pair, pair
@@ -75,6 +76,29 @@ def test_the_table_pairs_seeds_and_averages_over_targets(made):
     (line,) = (line for line in told[-1].splitlines() if "mean of 1 other sets" in line[:60]
                and "probe" in line)  # fmt: skip
 
+    assert f"| {gain:.2f} | 2 |" in line
+
+
+def test_a_pair_that_continues_is_measured_against_what_it_began_with(made, small_sets):
+    """Its weights are those of a network measured above, so its probes must be the same."""
+    settings, _ = made
+    weights = str(settings["folder"] / f"{CONTROL}-seed1" / "model.safetensors")
+    options = (*QUICK, "--pretrained", "--pretrained-path", weights)
+    folder, told = small_sets / "continued", []
+    assert pair(VCR, CONTROL, seeds=[0, 1], folder=folder, options=options, tell=told.append) == 0
+
+    start = CONTROL + START
+    measured = [r for r in read(folder / RESULTS) if r.model == start]
+    assert {r.protocol for r in measured} == {"spectrum", "probe"}
+    assert {r.seed for r in measured} == {0}
+    for data in ("mnist", "fmnist"):
+        (began,) = values(folder, start, "probe", data, "top1").values()
+        assert began == values(settings["folder"], CONTROL, "probe", data, "top1")[1]
+    ours = values(folder, VCR, "probe", "mnist", "top1")
+    gain = paired(100 * (ours[seed] - values(folder, start, "probe", "mnist", "top1")[0])
+                  for seed in (0, 1))  # fmt: skip
+    (line,) = (line for line in told[-1].partition(start)[2].splitlines()
+               if "mean of 1 other sets" in line[:60] and "probe" in line)  # fmt: skip
     assert f"| {gain:.2f} | 2 |" in line
 
 

@@ -13,7 +13,7 @@ from vcr_zoo.zoo import replaced
 from .bearing import JOINT, STARVED, STEP, TRIED
 from .chosen import CHOSEN
 from .evidence import CARDS, DEPTHS, REPRODUCE
-from .gains import PAIR
+from .gains import PAIR, START
 from .words import MEASURES
 
 PUBLISHED = (REPRODUCE, "vcr-zoo finetune ", "vcr-zoo depth ")  # commands that take weights by name
@@ -80,8 +80,8 @@ def beside(result: Result) -> str:
 
 
 def named(result: Result) -> set[str]:
-    """The networks that it is of; several are joined by +."""
-    return {name.strip() for name in result.model.split("+")}
+    """The networks that it is of, by their recipes; several are joined by +."""
+    return {name.strip().removesuffix(START) for name in result.model.split("+")}
 
 
 def shown(result: Result) -> bool:

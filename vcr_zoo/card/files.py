@@ -10,7 +10,7 @@ from .chosen import chosen_table
 from .claims import claims
 from .evidence import CARDS, Evidence, evidence
 from .finetuned import finetuned_table
-from .markdown import card, table, table_without_labels
+from .markdown import card, table, table_continued, table_without_labels
 from .metadata import eval_results
 from .pictures import overview, pictures
 
@@ -48,22 +48,30 @@ def generated(folder: Path = CARDS, readme: Path | None = None) -> dict[Path, by
     files |= {folder / name: content for name, content in overview(founds, folder).items()}
     files[folder / "CLAIMS.md"] = claims(results).encode()
     tables = {
-        readme: table(found for found in founds if found.entry.control),
-        readme.parent / "docs" / "training.md": table_without_labels(results),
-        readme.parent / "docs" / "search.md": chosen_table(results),
-        readme.parent / "docs" / "finetuning.md": finetuned_table(results),
+        readme: [table(found for found in founds if found.entry.control)],
+        readme.parent / "docs/training.md": [
+            table_without_labels(results),
+            table_continued(results),
+        ],
+        readme.parent / "docs/search.md": [chosen_table(results)],
+        readme.parent / "docs/finetuning.md": [finetuned_table(results)],
     }
     tables = {path: made for path, made in tables.items() if path.exists() or path == readme}
-    return files | {path: with_table(path, made) for path, made in tables.items()}
+    return files | {path: with_tables(path, *made) for path, made in tables.items()}
 
 
-def with_table(path: Path, made: str) -> bytes:
-    """A document with its table between the marks replaced."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path.name} has no place for the table: put {BEGIN} and {END} into it")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}".encode()
+def with_tables(path: Path, *made: str) -> bytes:
+    """A document with its tables between the marks replaced, one after the other."""
+    whole, rest = "", path.read_text()
+    for one in made:
+        before, begin, rest = rest.partition(BEGIN)
+        _, end, rest = rest.partition(END)
+        if not begin or not end:
+            raise ValueError(
+                f"{path.name} has no place for the table: put {BEGIN} and {END} into it"
+            )
+        whole += f"{before}{BEGIN}\n{one}\n{END}"
+    return f"{whole}{rest}".encode()
 
 
 def regenerate(folder: Path = CARDS, readme: Path | None = None) -> list[Path]:

@@ -12,6 +12,7 @@ from vcr_zoo.suite import targets
 from .words import MEASURES, Measure, measure, rows
 
 PAIR = "vcr-zoo pair "  # the command of every number of a pair trained anew
+START = " at the start"  # after a control's name: the weights that both networks began with
 OTHERS = "mean of {} other sets"  # what stands for a data set where several were averaged
 
 
@@ -79,6 +80,13 @@ class Paired:
         data = self.source if on_source else OTHERS.format(len(targets(self.source)))
         wanted = (protocol, metric, data)
         return next((g for g in self.gains() if (g.protocol, g.metric, g.data) == wanted), None)
+
+    def over_start(self) -> "Paired | None":
+        """The same with what both began with in the control's place, beside every seed; nothing
+        if that was random, or is not known."""
+        ours, control = self.runs(self.vcr), self.control + START
+        theirs = [replace(r, seed=s) for r in self.runs(control) for s in {o.seed for o in ours}]
+        return replace(self, control=control, results=(*ours, *theirs)) if theirs else None
 
     def runs(self, name: str) -> list[Result]:
         """What was measured on training runs by a recipe, seed by seed."""

@@ -15,7 +15,7 @@ from .evidence import Evidence
 from .gains import Gain, Paired, comparison, declared
 from .metadata import metadata
 from .stats import added, build, placements, stats, taken
-from .words import HEADLINES, PART, POINT, WITHOUT_LABELS, code, of, rows, text
+from .words import CONTINUED, HEADLINES, PART, POINT, WITHOUT_LABELS, code, of, rows, text
 
 NOT_SAID = (None, False, "constant")  # values of options that change nothing
 METHOD = "[variance-covariance regularization](https://arxiv.org/abs/2306.13292) (VCR)"
@@ -329,14 +329,32 @@ def table_without_labels(results: Sequence[Result]) -> str:
     return rows(["recipe, and its control", *WITHOUT_LABELS], body)
 
 
-def lines(pair: Paired, columns: Mapping[str, tuple[str, str, bool]]) -> list[list[str]]:
+def table_continued(results: Sequence[Result]) -> str:
+    """Pairs that continue from weights, with their gains over the control and over those weights
+    as they were."""
+    body = []
+    for vcr, control in declared(results).items():
+        if vcr not in recipes():
+            continue
+        pair = Paired(control, vcr, parse(["--recipe", vcr]).dataset, tuple(results))
+        before = pair.over_start()
+        if before and len(pair.seeds()) >= SEEDS:
+            body += lines(pair, CONTINUED, "gain over the control")
+            body += lines(before, CONTINUED, "gain over the start")[1:]
+    head = ["recipe, its control, and what both began with", *CONTINUED]
+    return rows(head, body) if body else "(None yet.)"
+
+
+def lines(
+    pair: Paired, columns: Mapping[str, tuple[str, str, bool]], gain: str = "gain"
+) -> list[list[str]]:
     """A VCR network, its control and the gains, each with a cell for every column."""
     shown = [pair.headline(*column) for column in columns.values()]
     seeds = max((len(g.seeds) for g in shown if g), default=0)
     return [
         [code(pair.vcr), *(cell(g, "vcr") for g in shown)],
         [code(pair.control), *(cell(g, "control") for g in shown)],
-        [f"gain [95 %], {seeds} seeds", *(g.difference_shown if g else "" for g in shown)],
+        [f"{gain} [95 %], {seeds} seeds", *(g.difference_shown if g else "" for g in shown)],
     ]
 
 

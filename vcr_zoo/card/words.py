@@ -51,6 +51,9 @@ HEADLINES = {  # README's columns: (protocol, metric, on the source or on other 
     "linear probe, other sets": ("probe", "top1", False),
     "5 pictures a class, other sets": ("fewshot", "5-shot", False),
 }
+CONTINUED = {  # columns of the table of pairs that continue from weights
+    title: headline for title, headline in HEADLINES.items() if headline[0] == "probe"
+} | {"effective rank": ("spectrum", "effective_rank", True)}
 WITHOUT_LABELS = {  # columns of the table of self-supervised pairs
     **{title: headline for title, headline in HEADLINES.items() if headline[0] != "eval"},
     "effective rank": ("spectrum", "effective_rank", True),

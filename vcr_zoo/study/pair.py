@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vcr_zoo.card.gains import PAIR, Paired, comparison
+from vcr_zoo.card.gains import PAIR, START, Paired, comparison
 from vcr_zoo.results import Result, append, hardware, read
 from vcr_zoo.suite import measured, slow, suite
 from vcr_zoo.training import parse
@@ -17,6 +17,7 @@ from vcr_zoo.training import parse
 from .runs import Task, carried_out, each
 
 RESULTS = "results.jsonl"
+OF_START = ("spectrum", "probe")  # what draws nothing, and needs no head that has learned
 
 
 def pair(
@@ -30,7 +31,8 @@ def pair(
     options: Sequence[str] = (),
     tell: Callable[[str], None] = tqdm.write,
 ) -> int:
-    """Train a recipe and its control with every seed, measure them and compare.
+    """Train a recipe and its control with every seed, measure them and compare; where they
+    continue from weights (--pretrained), with those as they are too.
 
     What is trained is not trained again, nor a probe fitted that was; a run that was stopped goes
     on. Every number lands in results.jsonl of `folder`, which `vcr-zoo card --add` takes.
@@ -62,6 +64,8 @@ def pair(
         for seed in seeds
         for which in (against, name)
     ]
+    if parse(["--recipe", against, *options]).pretrained:
+        tasks.append(start(against, seeds[0], folder, tasks[0].command, options))
     failed = 0
     outcomes = carried_out(tasks, partial(evaluated, quick=quick), jobs)
     bar = tqdm(outcomes, total=len(tasks), unit="network", disable=jobs == 1)  # one shows its own
@@ -90,6 +94,12 @@ def command(name: str, against: str, seed: int, options: Sequence[str]) -> str:
     return shlex.join(words)
 
 
+def start(against: str, seed: int, folder: Path, command: str, options: Sequence[str]) -> Task:
+    """The network that a control begins with."""
+    run = folder / f"{against}-start"
+    return Task(against, seed, run, command, (*options, "--stop-epoch", "0"), against + START)
+
+
 def evaluated(task: Task, quick: bool = False) -> list[Result]:
     """Measure a network with the suite, all of it or what is quick, and write down what is not
     there yet."""
@@ -98,11 +108,12 @@ def evaluated(task: Task, quick: bool = False) -> list[Result]:
     cells = {"cells": task.run.parent / "cells.jsonl"}
     with tempfile.TemporaryDirectory() as cache:  # of features that nobody asks for again
         for job in suite(task.arguments):
-            if quick and slow(job):
+            if (quick and slow(job)) or (task.label and job.protocol not in OF_START):
                 continue
             for result in measured(job, str(task.run), seed=task.seed, cache=cache, **cells):
                 versions = {**result.versions, "hardware": hardware()}
-                named = replace(result, model=task.name, command=task.command, versions=versions)
+                named = replace(result, model=task.label or task.name, command=task.command)
+                named = replace(named, versions=versions)
                 if named.cell() not in known:
                     append(path, named)
                 found.append(named)
@@ -119,4 +130,5 @@ def table(folder: Path, name: str, against: str, seeds: Sequence[int], options=(
     """What was measured of both, with the mean over the data sets that are not the source."""
     known = tuple(r for r in read(folder / RESULTS) if r.seed in seeds)
     found = Paired(against, name, parse(["--recipe", name, *options]).dataset, known)
-    return comparison(found.gains(), against, name)
+    shown = [found, *filter(None, [found.over_start()])]
+    return "\n\n".join(comparison(one.gains(), one.control, name) for one in shown)

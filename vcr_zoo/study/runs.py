@@ -25,6 +25,7 @@ class Task:
     run: Path  # the folder of its run
     command: str  # gives its numbers again
     options: tuple[str, ...] = ()
+    label: str = ""  # what its numbers are of, where that is not the recipe
 
     @property
     def arguments(self) -> Namespace:
