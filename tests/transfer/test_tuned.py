@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vcr_zoo.data import DATASETS
-from vcr_zoo.results import read
+from vcr_zoo.results import Result, paired, read
 from vcr_zoo.transfer import tuned
 from vcr_zoo.transfer.tuned import Cell, cells, divided, drawn, measure, method, table, words_of
 
@@ -130,3 +130,18 @@ def test_the_table_shows_paired_differences_over_seeds(known, tmp_path):
     lines = table(measured).splitlines()
 
     assert len(lines) == 3 and "[" in lines[2] and "[" not in lines[1]
+
+
+def test_the_table_compares_networks_where_one_is_named():
+    values = {"vcr": (0.5, 0.7), "control": (0.4, 0.65)}
+    measured = {
+        Cell(name, "made", way, seed): {"top1": Result(name, "made", way, "top1", value, seed)}
+        for name, each in values.items()
+        for way in ("full", "bss")
+        for seed, value in enumerate(each)
+    }
+    lines = [line.split("  ") for line in table(measured, model="control").splitlines()]
+    gain = str(paired([10, 5]))
+
+    assert lines[0][-1] == "minus control [95 %, seeds]"
+    assert [gain in line for line in lines[1:]] == [True, True, False, False]

@@ -184,6 +184,11 @@ def add_finetune(commands) -> None:
     parser.add_argument(
         "--budget", type=int, default=1, help="runs to choose settings with (default: 1, none)"
     )
+    parser.add_argument(
+        "--against",
+        metavar="MODEL",
+        help="show paired differences from this one (default: of methods, from full or the first)",
+    )
     add_loop_options(parser)
     parser.add_argument("--output", default="finetune.jsonl", help="(default: finetune.jsonl)")
     parser.add_argument(
@@ -197,7 +202,8 @@ def run_finetune(args) -> int:
     from vcr_zoo.transfer.command import finetune
 
     more = {name: getattr(args, name) for name in ("level", "size", "test", "budget")}
-    more |= {"folder": args.folder, "overwrite": args.overwrite, "options": loop_options(args)}
+    more |= {name: getattr(args, name) for name in ("against", "folder", "overwrite")}
+    more["options"] = loop_options(args)
     failed = finetune(args.models, args.data, args.method, args.seeds, args.output, **more)
     return 2 if failed else 0
 

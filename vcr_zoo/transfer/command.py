@@ -62,6 +62,7 @@ def finetune(
     seeds: Sequence[int],
     out: str | Path,
     *,
+    against: str | None = None,
     folder: str | Path | None = None,
     overwrite: bool = False,
     **more,
@@ -69,9 +70,11 @@ def finetune(
     """Measure every combination and print the table; how many failed.
 
     Args:
+        against: the network that others are compared with; else methods are.
         folder: keeps each run, in NETWORK-DATA-METHOD-SEED below it or, of one run, in itself.
         more: fields of every `Cell`.
     """
+    models = [*models, *([against] if against else [])]
     wanted = cells(models, data, methods, seeds, **more)
     measured, failed, told = {}, 0, set()
     for number, cell in enumerate(wanted, start=1):
@@ -95,8 +98,8 @@ def finetune(
         if folder is not None:
             print(f"timm.create_model('local-dir:{kept}', pretrained=True)")
     if len(measured) > 1:
-        against = "full" if "full" in methods else methods[0]
-        print(f"\n{table(measured, against)}")
+        first = "full" if "full" in methods else methods[0]
+        print(f"\n{table(measured, first, against)}")
     return failed
 
 

@@ -427,18 +427,22 @@ def run(
             yield cell, error
 
 
-def table(measured: dict[Cell, dict[str, Result]], against: str = "full") -> str:
-    """Mean test accuracy over seeds in percent, and paired differences from one method."""
+def table(
+    measured: dict[Cell, dict[str, Result]], method: str = "full", model: str | None = None
+) -> str:
+    """Mean test accuracy over seeds in percent, and paired differences from one method of the same
+    network, or from another network by the same method."""
     keys = dict.fromkeys((c.model, c.data, c.method) for c in measured)
-    head = ["model", "data", "method", "test top1", f"minus {against} [95 %, seeds]"]
+    head = ["model", "data", "method", "test top1", f"minus {model or method} [95 %, seeds]"]
     lines = [head]
-    for model, data, way in keys:
-        mine = by_seed(measured, model, data, way)
-        base = by_seed(measured, model, data, against)
-        gaps = [mine[s] - base[s] for s in mine if s in base] if way != against else []
+    for name, data, way in keys:
+        mine = by_seed(measured, name, data, way)
+        other = (model, data, way) if model else (name, data, method)
+        base = by_seed(measured, *other) if other != (name, data, way) else {}
+        gaps = [mine[s] - base[s] for s in mine if s in base]
         mean = sum(mine.values()) / len(mine)
         gap = format(paired(gaps).scaled(100)) if gaps else ""
-        lines.append([model, data, way, f"{100 * mean:.2f}", gap])
+        lines.append([name, data, way, f"{100 * mean:.2f}", gap])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
