@@ -117,7 +117,8 @@ def entry_called(name: str, entries: Mapping[str, Entry]) -> Entry:
             f"{name} is a recipe without weights: train it, then `vcr-zoo package RUN {name}`"
         )
     if name not in entries:
-        raise LookupError(f"no weights are called {name!r}.{closest(name, entries)}")
+        near = closest(name, entries) or f" There are: {', '.join(entries)}."
+        raise LookupError(f"no weights are called {name!r}.{near}")
     return entries[name]
 
 
