@@ -23,7 +23,7 @@ class Result:
     `value` is in the metric's own unit; accuracies are shares between 0 and 1.
     """
 
-    model: str  # a name that timm.create_model takes
+    model: str  # a name that timm.create_model takes, or a text that names several
     data: str
     protocol: str
     metric: str

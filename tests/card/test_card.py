@@ -17,7 +17,7 @@ from vcr_zoo.card.evidence import CARDS, DEPTHS, REPRODUCE, lacking
 from vcr_zoo.card.files import BEGIN, END, with_tables
 from vcr_zoo.card.gains import START
 from vcr_zoo.card.metadata import eval_results
-from vcr_zoo.card.pictures import DRAWN, cost_numbers, overview, stamp_of
+from vcr_zoo.card.pictures import DRAWN, Cost, cost_numbers, overview, sides, stamp_of
 from vcr_zoo.card.stats import added, stats
 from vcr_zoo.card.words import code, text
 from vcr_zoo.cli import main
@@ -290,6 +290,16 @@ def test_the_cost_picture_shows_the_headline_and_its_interval(found):
     assert overview([])["accuracy_vs_cost.png"][:4] == b"\x89PNG"
 
 
+def test_names_in_the_cost_picture_do_not_lie_over_each_other():
+    def side(*points: tuple[float, float]) -> list[str]:
+        return sides([Cost("", str(i), macs, 0, vcr, 0, 0) for i, (macs, vcr) in enumerate(points)])
+
+    assert side() == [] and side((4, 70)) == ["left"]
+    assert side((1, 60), (4, 80)) == ["left", "right"]  # towards the middle
+    assert side((2, 70.0), (1, 70.1), (9, 90)) == ["left", "right", "right"]  # text outwards
+    assert side((4, 60), (4, 70), (4.01, 70.1), (1, 80)) == ["right", "right", "left", "left"]
+
+
 def is_run(result, protocol: str) -> bool:
     return result.protocol == protocol and result.command.startswith("vcr-zoo pair")
 
@@ -420,7 +430,8 @@ def test_a_pair_whose_recipe_is_gone_is_left_out_of_the_table_without_labels():
 
 
 def test_a_pair_that_continues_stands_beside_what_it_began_with():
-    vcr, control = "test_resnet.vcr_openart", "test_resnet.base_openart"
+    names = (f"tf_efficientnet_lite0.{kind}_openart_ft_in1k" for kind in ("vcr", "base"))
+    vcr, control = names
     line = f"vcr-zoo pair {vcr} --against {control} --seeds 0"
     accuracies = {vcr: [0.50, 0.52, 0.54, 0.56, 0.58], control: [0.5] * 5, control + START: [0.4]}
     results = [
@@ -435,9 +446,11 @@ def test_a_pair_that_continues_stands_beside_what_it_began_with():
     }
     half = 2.776 * 0.0316227766 / 5**0.5 * 100  # Student's, of four degrees of freedom
 
-    for name, gain in (("the control", 4.0), ("the start", 14.0)):
-        stated = rows[f"gain over {name} [95 %], 5 seeds"][0].strip()
+    gains = {"VCR over the control": 4.0, "VCR over the start": 14.0}
+    for name, gain in gains.items():
+        stated = rows[f"{name} [95 %], 5 seeds"][0].strip()
         assert stated == f"+{gain:.2f} [+{gain - half:.2f}, +{gain + half:.2f}]"
+    assert rows["control over the start [95 %], 5 seeds"][1].strip() == "+10.00 [+10.00, +10.00]"
     assert rows[f"`{control}{START}`"][1].strip() == "40.00 %"
     alone = [r for r in results if r.model != control + START]
     assert card.markdown.table_continued(alone) == "(None yet.)"
@@ -449,8 +462,9 @@ def test_a_document_may_have_several_tables(tmp_path):
     assert with_tables(path, "one", "two").decode() == (
         f"a\n{BEGIN}\none\n{END}\nb\n{BEGIN}\ntwo\n{END}\nc\n"
     )
-    with pytest.raises(ValueError, match="no place"):
-        with_tables(path, "one", "two", "three")
+    for wrong in (["one"], ["one", "two", "three"]):
+        with pytest.raises(ValueError, match=f"2 places for {len(wrong)} generated tables"):
+            with_tables(path, *wrong)
 
 
 def test_a_changed_result_makes_cards_and_readme_stale(tmp_path):
@@ -483,7 +497,7 @@ def test_a_folder_of_weights_that_are_gone_is_told_of(tmp_path, capsys, monkeypa
 
 def test_a_readme_without_marks_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("no marks")
-    with pytest.raises(ValueError, match=r"README\.md has no place for the table"):
+    with pytest.raises(ValueError, match=r"README\.md has 0 places for 1 generated tables"):
         with_tables(tmp_path / "README.md", "| a |")
 
 

@@ -90,7 +90,7 @@ def test_a_pair_that_continues_is_measured_against_what_it_began_with(made, smal
     start = CONTROL + START
     measured = [r for r in read(folder / RESULTS) if r.model == start]
     assert {r.protocol for r in measured} == {"spectrum", "probe"}
-    assert {r.seed for r in measured} == {0}
+    assert {(r.seed, r.command.split()[6]) for r in measured} == {(0, "0")}
     for data in ("mnist", "fmnist"):
         (began,) = values(folder, start, "probe", data, "top1").values()
         assert began == values(settings["folder"], CONTROL, "probe", data, "top1")[1]
@@ -100,6 +100,10 @@ def test_a_pair_that_continues_is_measured_against_what_it_began_with(made, smal
     (line,) = (line for line in told[-1].partition(start)[2].splitlines()
                if "mean of 1 other sets" in line[:60] and "probe" in line)  # fmt: skip
     assert f"| {gain:.2f} | 2 |" in line
+
+    more = pair(VCR, CONTROL, seeds=[2, 1], folder=folder, options=options, tell=told.append)
+    assert more == 0 and start in told[-1]  # nor is it measured again
+    assert [r for r in read(folder / RESULTS) if r.model == start] == measured
 
 
 def test_what_is_there_is_neither_trained_nor_written_again(made, monkeypatch):

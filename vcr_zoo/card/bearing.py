@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vcr_zoo.results import Interval, Result, key_of, paired
 from vcr_zoo.training import parse
-from vcr_zoo.training.options import SELF_SUPERVISED, recipes
+from vcr_zoo.training.options import SELF_SUPERVISED, continues, recipes
 from vcr_zoo.transfer.several import JOINED
 from vcr_zoo.transfer.tuned import METHODS
 
@@ -85,7 +85,7 @@ def pairs(protocol: str, metric: str, on_source: bool, which, sign: int = 1):
 
 
 def supervised(recipe) -> bool:
-    return recipe.task not in SELF_SUPERVISED
+    return recipe.task not in SELF_SUPERVISED and not continues(recipe)
 
 
 def coarse(recipe) -> bool:

@@ -12,7 +12,7 @@ from vcr_zoo.training.options import recipes
 from vcr_zoo.transfer.depth import Depth
 from vcr_zoo.zoo import Entry, manifest
 
-from .gains import PAIR, Paired
+from .gains import PAIR, START, Paired
 
 CARDS = Path(__file__).parents[2] / "model_cards"  # in a checkout of the repository
 NAME = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
@@ -98,7 +98,7 @@ def evidence(
     beside = entry.control or next((e.name for e in entries.values() if e.control == name), None)
     partner = entries[beside] if beside else None
     results = read(CARDS / "results.jsonl") if results is None else results
-    both = {name, beside}
+    both = {name, beside, f"{entry.control or name}{START}"}
     found = Evidence(
         entry=entry,
         partner=partner,

@@ -61,16 +61,17 @@ def generated(folder: Path = CARDS, readme: Path | None = None) -> dict[Path, by
 
 
 def with_tables(path: Path, *made: str) -> bytes:
-    """A document with its tables between the marks replaced, one after the other."""
+    """A document with the tables between its marks replaced, one after the other."""
     whole, rest = "", path.read_text()
+    if (places := rest.count(BEGIN)) != len(made) or places != rest.count(END):
+        raise ValueError(
+            f"{path.name} has {places} places for {len(made)} generated tables: put {BEGIN} and "
+            f"{END} into it, once for each"
+        )
     for one in made:
-        before, begin, rest = rest.partition(BEGIN)
-        _, end, rest = rest.partition(END)
-        if not begin or not end:
-            raise ValueError(
-                f"{path.name} has no place for the table: put {BEGIN} and {END} into it"
-            )
+        before, _, rest = rest.partition(BEGIN)
         whole += f"{before}{BEGIN}\n{one}\n{END}"
+        rest = rest.partition(END)[2]
     return f"{whole}{rest}".encode()
 
 

@@ -81,12 +81,12 @@ class Paired:
         wanted = (protocol, metric, data)
         return next((g for g in self.gains() if (g.protocol, g.metric, g.data) == wanted), None)
 
-    def over_start(self) -> "Paired | None":
-        """The same with what both began with in the control's place, beside every seed; nothing
-        if that was random, or is not known."""
-        ours, control = self.runs(self.vcr), self.control + START
-        theirs = [replace(r, seed=s) for r in self.runs(control) for s in {o.seed for o in ours}]
-        return replace(self, control=control, results=(*ours, *theirs)) if theirs else None
+    def over_start(self, name: str) -> "Paired | None":
+        """One of both networks, and what it began with in the control's place, once for every
+        seed; nothing if that was random, or is not known."""
+        ours, start = self.runs(name), self.control + START
+        theirs = [replace(r, seed=s) for r in self.runs(start) for s in {o.seed for o in ours}]
+        return Paired(start, name, self.source, (*ours, *theirs)) if theirs else None
 
     def runs(self, name: str) -> list[Result]:
         """What was measured on training runs by a recipe, seed by seed."""

@@ -8,7 +8,7 @@ from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import split
 from vcr_zoo.results import Result
 from vcr_zoo.training import parse
-from vcr_zoo.training.options import recipes
+from vcr_zoo.training.options import continues, recipes
 
 from .bearing import SEEDS
 from .evidence import Evidence
@@ -195,6 +195,10 @@ def what_vcr_did(found: Evidence) -> str:
 def compared(found: Evidence) -> str:
     control, vcr = found.pair
     depth = "\n\n![Accuracy against the number of frozen blocks](depth.png)"
+    began = ""
+    if before := found.compared.over_start(vcr):
+        began = "Beside the weights that both began with, as they were:\n\n"
+        began += f"{comparison(before.gains(), 'at the start', f'VCR {code(vcr)}')}\n\n"
     return (
         "## Model Comparison\n\n"
         "Networks trained anew by both recipes, a pair for each seed; the difference is paired, "
@@ -203,6 +207,7 @@ def compared(found: Evidence) -> str:
         "directions that features use; class-distance normalized variance is higher where they "
         "keep more of what pictures of one class differ in.\n\n"
         f"{comparison(found.compared.gains(), f'control {code(control)}', f'VCR {code(vcr)}')}\n\n"
+        f"{began}"
         "![Differences of accuracies with their intervals](transfer.png)\n\n"
         "![Spectrum of the features' covariance](spectrum.png)"
         f"{depth if found.depths(control) or found.depths(vcr) else ''}"
@@ -334,13 +339,15 @@ def table_continued(results: Sequence[Result]) -> str:
     as they were."""
     body = []
     for vcr, control in declared(results).items():
-        if vcr not in recipes():
+        recipe = parse(["--recipe", vcr]) if vcr in recipes() else None
+        if not (recipe and continues(recipe)):
             continue
-        pair = Paired(control, vcr, parse(["--recipe", vcr]).dataset, tuple(results))
-        before = pair.over_start()
-        if before and len(pair.seeds()) >= SEEDS:
-            body += lines(pair, CONTINUED, "gain over the control")
-            body += lines(before, CONTINUED, "gain over the start")[1:]
+        pair = Paired(control, vcr, recipe.dataset, tuple(results))
+        before, plain = pair.over_start(vcr), pair.over_start(control)
+        if before and plain and len(pair.seeds()) >= SEEDS:
+            body += lines(pair, CONTINUED, "VCR over the control")
+            body += lines(before, CONTINUED, "VCR over the start")[1:]
+            body += lines(plain, CONTINUED, "control over the start")[2:]
     head = ["recipe, its control, and what both began with", *CONTINUED]
     return rows(head, body) if body else "(None yet.)"
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from vcr_zoo.training.options import continues
 from vcr_zoo.transfer.several import JOINED
 
 from .bearing import (
@@ -69,6 +70,11 @@ PAPERS = (
                 pairs("probe", "top1", False, supervised),
             ),
             Claim("and from few pictures", "", pairs("fewshot", "5-shot", False, supervised)),
+            Claim(
+                "and those of trained weights that continue with it (no claim of the paper's)",
+                "",
+                pairs("probe", "top1", False, continues),
+            ),
             Claim(
                 "the source's accuracy does not suffer",
                 "",

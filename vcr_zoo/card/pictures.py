@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from matplotlib.ticker import LogLocator
+from matplotlib.transforms import offset_copy
 from PIL import Image
 
 from vcr_zoo.diagnostics.style import STYLES, plt, role
@@ -21,7 +22,7 @@ from .stats import stats
 from .words import HEADLINES
 
 COST = "accuracy_vs_cost.png"
-BESIDE = 1.06  # factor between the places of networks that cost the same
+BESIDE = 8  # points between networks that cost the same
 COMPARED = {headline[:2] for headline in HEADLINES.values()}
 DRAWN = "VCR numbers"  # key of the stamp in the file
 STYLE_VERSION = 3  # to be raised when the drawing changes, so that pictures are drawn again
@@ -171,20 +172,30 @@ def draw_cost(shown: list[Cost]):
     for panel, sets in zip(axes[0], panels, strict=True):
         here = sorted((one for one in shown if one.sets == sets), key=lambda one: one.vcr)
         for i, (one, side) in enumerate(zip(here, sides(here), strict=True)):
-            x = one.macs * BESIDE ** sum(
-                math.isclose(other.macs, one.macs, rel_tol=0.02) for other in here[:i]
-            )
-            panel.plot([x, x], [one.control, one.vcr], color="gray", linewidth=0.8, zorder=1)
-            panel.plot(x, one.control, "o", color=STYLES["control"]["color"])
-            bars = [[max(one.vcr - one.low, 0)], [max(one.high - one.vcr, 0)]]
-            panel.errorbar(x, one.vcr, bars, fmt="s", capsize=3, color=STYLES["vcr"]["color"])
-            place = {"xytext": (6 if side == "left" else -6, 0), "textcoords": "offset points"}
-            panel.annotate(one.name, (x, one.vcr), ha=side, va="center", fontsize=8, **place)
-        panel.set(xscale="log", xlabel="million multiply-accumulates a picture", title=sets)
+            shift = BESIDE * sum(as_dear(one, other) for other in here[:i])
+            aside = offset_copy(panel.transData, figure, x=shift, units="points")
+            thin = {"color": "gray", "linewidth": 0.8, "zorder": 1, "transform": aside}
+            panel.plot([one.macs] * 2, [one.control, one.vcr], **thin)
+            for value, style, mark in ((one.control, "control", "o"), (one.vcr, "vcr", "s")):
+                color = STYLES[style]["color"]
+                panel.plot(one.macs, value, mark, color=color, transform=aside)
+            bounds = {"colors": STYLES["vcr"]["color"], "transform": aside}
+            panel.vlines(one.macs, one.low, one.high, **bounds)
+            panel.update_datalim([(one.macs, v) for v in (one.control, one.low, one.high)])
+            shift += 8 if side == "left" else -8
+            place = {"xytext": (shift, 0), "textcoords": "offset points", "va": "center"}
+            panel.annotate(one.name, (one.macs, one.vcr), ha=side, fontsize=8, **place)
+        panel.set(
+            xscale="log",
+            xlabel="million multiply-accumulates a picture, equal ones side by side",
+            title=sets,
+        )
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_formatter("")
-        panel.margins(x=0.7)
+        panel.autoscale_view(scalex=False)
+        costs = [one.macs for one in here] or [1]
+        panel.set_xlim(min(costs) / 3, 4 * max(costs))  # names have room
         panel.grid(alpha=0.3)
     axes[0, 0].set_ylabel("linear probe, mean of these sets, %")
     for kind, mark in (("control", "o"), ("vcr", "s")):
@@ -194,18 +205,27 @@ def draw_cost(shown: list[Cost]):
 
 
 def sides(here: list[Cost]) -> list[str]:
-    """How to align the names of networks, sorted by accuracy: towards the middle, but of two that
-    are nearly equal the cheaper one's to its left, so that they do not touch."""
+    """How to align the names of networks, sorted by accuracy: towards the middle, but the last of
+    those that cost the same to the right of its mark and the others to the left; and so the dearer
+    and the cheaper of two that are nearly as good."""
     if not here:
         return []
     near = 0.06 * (here[-1].vcr - here[0].vcr)
     middle = fmean(math.log(one.macs) for one in here)
     found = ["left" if math.log(one.macs) <= middle else "right" for one in here]
-    for i in range(1, len(here)):
-        if here[i].vcr - here[i - 1].vcr < near:
-            cheaper = here[i].macs < here[i - 1].macs
+    for i, one in enumerate(here):
+        others = [k for k, other in enumerate(here) if k != i and as_dear(one, other)]
+        if others:
+            found[i] = "left" if max(others) < i else "right"
+        elif i and one.vcr - here[i - 1].vcr < near:
+            cheaper = one.macs < here[i - 1].macs
             found[i - 1 : i + 1] = ["left", "right"] if cheaper else ["right", "left"]
     return found
+
+
+def as_dear(one: Cost, other: Cost) -> bool:
+    """Whether two networks would stand at one place of the axis."""
+    return math.isclose(one.macs, other.macs, rel_tol=0.02)
 
 
 def draw_spectrum(shown: list[tuple[str, list[int], list[float]]]):

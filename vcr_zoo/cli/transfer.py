@@ -187,7 +187,8 @@ def add_finetune(commands) -> None:
     parser.add_argument(
         "--against",
         metavar="MODEL",
-        help="show paired differences from this one (default: of methods, from full or the first)",
+        help="fine-tune this network too, and show paired differences from it (default: from the "
+        "first method, or full)",
     )
     add_loop_options(parser)
     parser.add_argument("--output", default="finetune.jsonl", help="(default: finetune.jsonl)")

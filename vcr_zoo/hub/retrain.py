@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from vcr_zoo.card.evidence import REPRODUCE, Evidence
-from vcr_zoo.card.gains import Gain
+from vcr_zoo.card.gains import START, Gain
 from vcr_zoo.results import Result, hardware, read, versions
 from vcr_zoo.study.pair import RESULTS, pair
 from vcr_zoo.training import parse, train
@@ -61,8 +61,13 @@ def pair_again(
     if run.exists():
         same = "" if same_weights(run, published) else "not "
         tell(f"the recipe's weights are {same}the published ones to the bit")
-    results = tuple(r for r in read(folder / RESULTS) if r.seed in seeds)
-    status = overlapping(stated.gains(), replace(stated, results=results).gains(), tell)
+    known = read(folder / RESULTS)
+    again = replace(stated, results=tuple(r for r in known if r.seed in seeds or START in r.model))
+    status = overlapping(stated.gains(), again.gains(), tell)
+    before, since = (one.over_start(stated.vcr) for one in (stated, again))
+    if before:
+        since = since.gains() if since else []
+        status = max(status, overlapping(before.gains(), since, tell, "the start"))
     if failed:
         tell(f"{failed} networks lack, as told above; the same command goes on from there")
         return status or 2
@@ -78,12 +83,17 @@ def same_weights(run: Path, published: Path) -> bool:
     return bool(fits) and all(ours[key].equal(value) for key, value in theirs.items())
 
 
-def overlapping(stated: Sequence[Gain], found: Sequence[Gain], tell: Callable[[str], None]) -> int:
+def overlapping(
+    stated: Sequence[Gain],
+    found: Sequence[Gain],
+    tell: Callable[[str], None],
+    less: str = "control",
+) -> int:
     """Differences with their intervals, stated and found: 0 if every two overlap, 1 if some do
     not, 2 if there are none. What was not measured again is told."""
     again = {(g.protocol, g.data, g.metric): g for g in found}
     width = max((len(g.measure.label) for g in stated), default=0) + 2
-    tell(f"\n{'VCR less control':{width}}{'stated':>26}{'found':>26}")
+    tell(f"\n{f'VCR less {less}':{width}}{'stated':>26}{'found':>26}")
     verdicts = []
     for one in stated:
         other = again.get((one.protocol, one.data, one.metric))

@@ -13,11 +13,12 @@ from vcr_zoo.card.gains import PAIR, START, Paired, comparison
 from vcr_zoo.results import Result, append, hardware, read
 from vcr_zoo.suite import measured, slow, suite
 from vcr_zoo.training import parse
+from vcr_zoo.training.options import continues
 
 from .runs import Task, carried_out, each
 
 RESULTS = "results.jsonl"
-OF_START = ("spectrum", "probe")  # what draws nothing, and needs no head that has learned
+OF_START = ("spectrum", "probe")  # protocols, of the weights that both networks began with
 
 
 def pair(
@@ -32,7 +33,7 @@ def pair(
     tell: Callable[[str], None] = tqdm.write,
 ) -> int:
     """Train a recipe and its control with every seed, measure them and compare; where they
-    continue from weights (--pretrained), with those as they are too.
+    continue from weights, with those as they are too.
 
     What is trained is not trained again, nor a probe fitted that was; a run that was stopped goes
     on. Every number lands in results.jsonl of `folder`, which `vcr-zoo card --add` takes.
@@ -64,8 +65,17 @@ def pair(
         for seed in seeds
         for which in (against, name)
     ]
-    if parse(["--recipe", against, *options]).pretrained:
-        tasks.append(start(against, seeds[0], folder, tasks[0].command, options))
+    if continues(parse(["--recipe", against, *options])):
+        tasks.append(
+            Task(
+                against,
+                0,  # which draws a new head, and nothing that is measured
+                folder / f"{against}-start",
+                command(name, against, 0, options),
+                (*options, "--stop-epoch", "0"),
+                start=True,
+            )
+        )
     failed = 0
     outcomes = carried_out(tasks, partial(evaluated, quick=quick), jobs)
     bar = tqdm(outcomes, total=len(tasks), unit="network", disable=jobs == 1)  # one shows its own
@@ -94,26 +104,20 @@ def command(name: str, against: str, seed: int, options: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def start(against: str, seed: int, folder: Path, command: str, options: Sequence[str]) -> Task:
-    """The network that a control begins with."""
-    run = folder / f"{against}-start"
-    return Task(against, seed, run, command, (*options, "--stop-epoch", "0"), against + START)
-
-
 def evaluated(task: Task, quick: bool = False) -> list[Result]:
     """Measure a network with the suite, all of it or what is quick, and write down what is not
-    there yet."""
+    there yet; of a start only `OF_START`."""
+    model = task.name + START if task.start else task.name
     path, found = task.run.parent / RESULTS, []
     known = {r.cell() for r in read(path)}
     cells = {"cells": task.run.parent / "cells.jsonl"}
     with tempfile.TemporaryDirectory() as cache:  # of features that nobody asks for again
         for job in suite(task.arguments):
-            if (quick and slow(job)) or (task.label and job.protocol not in OF_START):
+            if (quick and slow(job)) or (task.start and job.protocol not in OF_START):
                 continue
             for result in measured(job, str(task.run), seed=task.seed, cache=cache, **cells):
                 versions = {**result.versions, "hardware": hardware()}
-                named = replace(result, model=task.label or task.name, command=task.command)
-                named = replace(named, versions=versions)
+                named = replace(result, model=model, command=task.command, versions=versions)
                 if named.cell() not in known:
                     append(path, named)
                 found.append(named)
@@ -127,8 +131,10 @@ def brief(results: Sequence[Result]) -> str:
 
 
 def table(folder: Path, name: str, against: str, seeds: Sequence[int], options=()) -> str:
-    """What was measured of both, with the mean over the data sets that are not the source."""
-    known = tuple(r for r in read(folder / RESULTS) if r.seed in seeds)
+    """What was measured of both, with the mean over the data sets that are not the source; where
+    they continue from weights, a second table of VCR and those."""
+    start = against + START
+    known = tuple(r for r in read(folder / RESULTS) if r.seed in seeds or r.model == start)
     found = Paired(against, name, parse(["--recipe", name, *options]).dataset, known)
-    shown = [found, *filter(None, [found.over_start()])]
+    shown = filter(None, [found, found.over_start(name)])
     return "\n\n".join(comparison(one.gains(), one.control, name) for one in shown)

@@ -25,7 +25,7 @@ class Task:
     run: Path  # the folder of its run
     command: str  # gives its numbers again
     options: tuple[str, ...] = ()
-    label: str = ""  # what its numbers are of, where that is not the recipe
+    start: bool = False  # it is what the recipe begins with: its options say --stop-epoch 0
 
     @property
     def arguments(self) -> Namespace:

@@ -416,11 +416,11 @@ def export(parts: Parts, folder: Path) -> nn.Module:
         for claim in ("license", "origin_url", "paper_ids", "notes", "description"):
             model.pretrained_cfg.pop(claim, None)
     write(
-        folder / "model.safetensors",
-        lambda part: safetensors.torch.save_file(whole, part, metadata={"format": "pt"}),
-    )
-    write(
         folder / "config.json",
         lambda part: save_config_for_hf(model, part, config, data_config=parts.data_config),
+    )
+    write(  # last: where they are, the run is finished
+        folder / "model.safetensors",
+        lambda part: safetensors.torch.save_file(whole, part, metadata={"format": "pt"}),
     )
     return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

@@ -28,6 +28,11 @@ FLOATS = {"type": float, "nargs": "+", "default": None}
 INTS = {"type": int, "nargs": "+", "default": None}
 
 
+def continues(args: argparse.Namespace) -> bool:
+    """Whether training begins with weights that have learned, and not with random ones."""
+    return bool(args.pretrained or args.initial_checkpoint)
+
+
 def opt(*names: str, **settings) -> tuple[tuple[str, ...], dict]:
     """One row of the table: names and what argparse is told about them."""
     return names, settings
@@ -151,7 +156,7 @@ OPTIONS = {
         opt(
             "--stop-epoch",
             type=int,
-            help="stop before this one of --epochs, with their schedule; 0: save what is there",
+            help="stop before this epoch, on the schedule of --epochs; 0 saves what it starts from",
         ),
         opt("--epoch-repeats", type=float, default=0.0),
         opt("--start-epoch", type=int),

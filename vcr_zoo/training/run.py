@@ -33,7 +33,7 @@ class Run:
 
     folder: Path
     model: nn.Module  # the EMA's weights if there is one; on the CPU, in eval mode
-    metrics: dict[str, float]  # of the last epoch, and best_<metric>, best_epoch
+    metrics: dict[str, float]  # of the last epoch, best_<metric> and best_epoch, if there was one
     history: list[dict] = field(default_factory=list)  # rows of summary.csv
 
 

@@ -70,7 +70,7 @@ def finetune(
     """Measure every combination and print the table; how many failed.
 
     Args:
-        against: the network that others are compared with; else methods are.
+        against: a network to measure too, which others are compared with instead of methods.
         folder: keeps each run, in NETWORK-DATA-METHOD-SEED below it or, of one run, in itself.
         more: fields of every `Cell`.
     """

@@ -381,6 +381,7 @@ def cells(
 
     Raises:
         LookupError: for an unknown network, data set, label level, method or setting.
+        OSError: for a folder of pictures that is not there.
         ValueError: for one network in two stages, several to a depth, or a value of another type.
     """
     models, data, methods, seeds = map(dict.fromkeys, (models, data, methods, seeds))
@@ -428,16 +429,20 @@ def run(
 
 
 def table(
-    measured: dict[Cell, dict[str, Result]], method: str = "full", model: str | None = None
+    measured: dict[Cell, dict[str, Result]], first: str = "full", against: str | None = None
 ) -> str:
-    """Mean test accuracy over seeds in percent, and paired differences from one method of the same
-    network, or from another network by the same method."""
+    """Mean test accuracy over seeds in percent, and paired differences.
+
+    Args:
+        first: the method that others of the same network are compared with.
+        against: the network that others are compared with instead, by the same method.
+    """
     keys = dict.fromkeys((c.model, c.data, c.method) for c in measured)
-    head = ["model", "data", "method", "test top1", f"minus {model or method} [95 %, seeds]"]
+    head = ["model", "data", "method", "test top1", f"minus {against or first} [95 %, seeds]"]
     lines = [head]
     for name, data, way in keys:
         mine = by_seed(measured, name, data, way)
-        other = (model, data, way) if model else (name, data, method)
+        other = (against, data, way) if against else (name, data, first)
         base = by_seed(measured, *other) if other != (name, data, way) else {}
         gaps = [mine[s] - base[s] for s in mine if s in base]
         mean = sum(mine.values()) / len(mine)
