@@ -22,7 +22,7 @@ from huggingface_hub import HfApi
 
 from vcr_zoo import zoo
 from vcr_zoo.card.evidence import CARDS, REPRODUCE, evidence
-from vcr_zoo.card.gains import PAIR
+from vcr_zoo.card.gains import PAIR, START
 from vcr_zoo.cli import main
 from vcr_zoo.hub import reproduce as again
 from vcr_zoo.hub import retrain
@@ -395,9 +395,19 @@ def test_the_command_tells_and_its_status_says(stated_file, capsys, found, code,
     assert word in shown and zoo.manifest()[VCR].sha256 in shown
 
 
-def ran(gap, seeds=range(5), metrics=("probe", "eval")):
-    """A pair whose gains are `gap` more by seed, with a spread of one to five hundredths."""
-    return [
+def ran(gap, seeds=range(5), metrics=("probe", "eval"), start=None):
+    """A pair whose gains are `gap` more by seed, with a spread of one to five hundredths; of what
+    both began with the probe's accuracy, if it is given."""
+    began = [
+        stated(
+            model=CONTROL + START,
+            protocol="probe",
+            value=start,
+            weights="began",
+            command=f"vcr-zoo pair {VCR} --against {CONTROL} --seeds 0",
+        )
+    ]
+    return (began if start else []) + [
         stated(
             model=model,
             protocol=protocol,
@@ -474,6 +484,22 @@ def test_a_pair_is_trained_again_for_its_intervals(pairs, gap, status):
     assert any(line.endswith("not measured") for line in told)
     assert f"{1 - status} of 1 overlap" in told
     assert "the recipe's weights are the published ones to the bit" in told
+
+
+@pytest.mark.parametrize(
+    "gap, start, status",
+    [(0.0, 0.4, 0), (0.0, 0.1, 1), (0.2, 0.6, 1), (0.0, None, 2), (0.2, None, 1)],
+)
+def test_what_a_pair_continued_from_is_compared_too(pairs, gap, start, status):
+    """One disagreement is told by the status, and so is what could not be compared."""
+    told = []
+    pairs(gap, metrics=["probe"], start=start)
+
+    assert retrained(told, book=ran(0.0, metrics=["probe"], start=0.4)) == status
+    assert any(line.strip().startswith("VCR less the start") for line in told)
+    if start == 0.4:
+        shown = str(paired(0.1 + 0.01 * s for s in range(5)).scaled(100))
+        assert sum(f"{shown}  overlap" in line for line in told) == 1
 
 
 def test_weights_of_another_run_are_not_the_published_ones(pairs):

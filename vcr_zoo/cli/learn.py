@@ -37,7 +37,8 @@ def add_pair(commands) -> None:
         allow_abbrev=False,  # --seed is training's
         help="a recipe and its control, several seeds of each, trained, measured and compared",
         epilog="example: vcr-zoo pair test_resnet.vcr_fmnist4 --against test_resnet.base_fmnist4; "
-        "options of `vcr-zoo train` may follow, for both",
+        "options of `vcr-zoo train` may follow, for both; what continues from trained weights is "
+        "compared with those too",
     )
     parser.add_argument("name", help="a recipe with VCR")
     parser.add_argument("--against", required=True, metavar="CONTROL", help="its control's recipe")

@@ -36,7 +36,7 @@ def run_package(args) -> None:
 def add_card(commands) -> None:
     parser = commands.add_parser(
         "card",
-        help="the model card of a set of weights, or all of model_cards/ and README's table",
+        help="the model card of a set of weights, or all of model_cards/ and the documents' tables",
         epilog="example: vcr-zoo card test_resnet.vcr_fmnist4",
     )
     parser.add_argument("name", nargs="?", help="a name of this zoo; its card is printed")

@@ -67,7 +67,8 @@ def pair_again(
     before, since = (one.over_start(stated.vcr) for one in (stated, again))
     if before:
         since = since.gains() if since else []
-        status = max(status, overlapping(before.gains(), since, tell, "the start"))
+        both = (status, overlapping(before.gains(), since, tell, "the start"))
+        status = 1 if 1 in both else max(both)
     if failed:
         tell(f"{failed} networks lack, as told above; the same command goes on from there")
         return status or 2
