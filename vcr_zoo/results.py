@@ -49,13 +49,14 @@ def key_of(settings: dict, *without: str) -> str:
     return json.dumps({k: v for k, v in settings.items() if k not in without}, sort_keys=True)
 
 
-def append(path: str | Path, result: Result) -> None:
-    """Add one line to a jsonl file, in a single write, so that processes can share the file."""
-    line = json.dumps(asdict(result), sort_keys=True) + "\n"
+def append(path: str | Path, *results: Result) -> None:
+    """Add a line for each to a jsonl file, in a single write: processes can share the file, and
+    what is interrupted leaves all of them or none."""
+    lines = "".join(json.dumps(asdict(result), sort_keys=True) + "\n" for result in results)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(handle, line.encode())
+        os.write(handle, lines.encode())
     finally:
         os.close(handle)
 

@@ -106,7 +106,7 @@ def test_a_pair_that_continues_is_measured_against_what_it_began_with(made, smal
     assert [r for r in read(folder / RESULTS) if r.model == start] == measured
 
 
-def test_what_is_there_is_neither_trained_nor_written_again(made, monkeypatch):
+def test_what_is_there_is_neither_trained_nor_measured_again(made, monkeypatch):
     settings, _ = made
     path = settings["folder"] / RESULTS
     before, trained = path.read_bytes(), []
@@ -116,6 +116,7 @@ def test_what_is_there_is_neither_trained_nor_written_again(made, monkeypatch):
         return train(args, progress)
 
     monkeypatch.setattr("vcr_zoo.study.runs.train", counted)
+    monkeypatch.setattr("vcr_zoo.study.pair.measured", None)  # nor is anything measured again
     assert pair(VCR, CONTROL, seeds=[1, 0], **settings) == 0
     assert not trained and path.read_bytes() == before
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vcr_zoo.card.gains import PAIR, START, Paired, comparison
+from vcr_zoo.features import load_model, weights_sha256
 from vcr_zoo.results import Result, append, hardware, read
-from vcr_zoo.suite import measured, slow, suite
+from vcr_zoo.suite import Job, measured, slow, suite
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import continues
 
@@ -108,20 +109,28 @@ def evaluated(task: Task, quick: bool = False) -> list[Result]:
     """Measure a network with the suite, all of it or what is quick, and write down what is not
     there yet; of a start only `OF_START`."""
     model = task.name + START if task.start else task.name
-    path, found = task.run.parent / RESULTS, []
-    known = {r.cell() for r in read(path)}
-    cells = {"cells": task.run.parent / "cells.jsonl"}
+    path, cells = (task.run.parent / name for name in (RESULTS, "cells.jsonl"))
+    own = (model, task.seed, weights_sha256(load_model(task.run)), task.command)
+    known = [r for r in read(path) if (r.model, r.seed, r.weights, r.command) == own]
+    found = []
     with tempfile.TemporaryDirectory() as cache:  # of features that nobody asks for again
         for job in suite(task.arguments):
             if (quick and slow(job)) or (task.start and job.protocol not in OF_START):
                 continue
-            for result in measured(job, str(task.run), seed=task.seed, cache=cache, **cells):
-                versions = {**result.versions, "hardware": hardware()}
-                named = replace(result, model=model, command=task.command, versions=versions)
-                if named.cell() not in known:
-                    append(path, named)
-                found.append(named)
+            there = [r for r in known if of_job(r, job)]
+            if not there:
+                new = measured(job, str(task.run), seed=task.seed, cache=cache, cells=cells)
+                for r in new:
+                    versions = {**r.versions, "hardware": hardware()}
+                    there.append(replace(r, model=model, command=task.command, versions=versions))
+                append(path, *there)
+            found += there
     return found
+
+
+def of_job(result: Result, job: Job) -> bool:
+    level = result.settings.get("level", job.level)
+    return (result.protocol, result.data, level) == job
 
 
 def brief(results: Sequence[Result]) -> str:
