@@ -40,8 +40,10 @@ def test_a_network_to_compare_with_is_fine_tuned_too(known, tmp_path, capsys):  
     assert main([*line, *FAST, "--output", str(out)]) == 0
 
     assert {r.model for r in read(out)} == {str(known[0]), str(known[1])}
-    table = capsys.readouterr().out.rpartition("\n\n")[2].splitlines()
-    assert table[0].rstrip().endswith(f"minus {known[1]} [95 %, seeds]")
+    *_, table, last = capsys.readouterr().out.split("\n\n")
+    table = table.splitlines()
+    assert table[0].rstrip().endswith(f"minus {known[1]} [95 %, 2 seeds]")
+    assert str(out) in last and "--folder" in last
     assert ["[" in row for row in table[1:]] == [True, False]
 
 
@@ -143,6 +145,11 @@ def test_settings_of_the_wrong_type_are_refused(words, said):
     with pytest.raises((ValueError, LookupError), match=said):
         wanted = cells(["resnet18"], ["mnist"], ["full", "dr-tune"], [0], options_of(words, {}))
         divided("dr-tune", dict(wanted[-1].options))
+
+
+def test_a_network_is_not_compared_with_itself(capsys):
+    assert main(["finetune", "resnet18", "--against", "resnet18", "--data", "mnist"]) == 2
+    assert "name another network" in capsys.readouterr().err
 
 
 def test_cells_named_twice_are_one():

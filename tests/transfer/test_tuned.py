@@ -146,6 +146,6 @@ def test_the_table_compares_networks_where_one_is_named():
     }
     head, *lines = table(measured, against="control").splitlines()
 
-    assert head.endswith("minus control [95 %, seeds]")
+    assert head.endswith("minus control [95 %, 2 seeds]")
     assert lines[0].endswith(str(paired([10, 5]))) and lines[1].endswith(str(paired([-1, -2])))
     assert not any("[" in line for line in lines[2:])

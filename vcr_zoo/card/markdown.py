@@ -7,16 +7,18 @@ from vcr_zoo.data.load import described
 from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import split
 from vcr_zoo.results import Result
+from vcr_zoo.suite import targets
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import continues, recipes
 
 from .bearing import SEEDS
 from .evidence import Evidence
-from .gains import Gain, Paired, comparison, declared
+from .gains import Gain, Paired, comparison, declared, means
 from .metadata import metadata
 from .stats import added, build, placements, stats, taken
 from .words import CONTINUED, HEADLINES, PART, POINT, WITHOUT_LABELS, code, of, rows, text
 
+Cell = tuple[str, str, str]  # protocol, data, metric
 NOT_SAID = (None, False, "constant")  # values of options that change nothing
 METHOD = "[variance-covariance regularization](https://arxiv.org/abs/2306.13292) (VCR)"
 CITATION = """```bibtex
@@ -216,7 +218,8 @@ def compared(found: Evidence) -> str:
 
 def published(found: Evidence, hub: str | None) -> str:
     """What these very weights do, not the mean over others like them."""
-    mine, theirs = (found.published(e.name) for e in (found.entry, found.partner))
+    sets = targets(found.recipe["dataset"])
+    mine, theirs = (with_means(found.published(e.name), sets) for e in (found.entry, found.partner))
     body = []
     for cell, result in mine.items():
         if cell[0] == "train" or cell[2].startswith("share_"):
@@ -233,6 +236,12 @@ def published(found: Evidence, hub: str | None) -> str:
         f"and compares: on another machine accuracies may differ by {100 * POINT:g} points, other "
         f"numbers by {100 * PART:g} %."
     )
+
+
+def with_means(known: Mapping[Cell, Result], sets: Sequence[str]) -> dict[Cell, Result]:
+    """Results with, before them, their means over data sets, where all of those have one."""
+    averaged = {(r.protocol, r.data, r.metric): r for r in means(known.values(), sets)}
+    return {**averaged, **known}
 
 
 def how(found: Evidence) -> str:

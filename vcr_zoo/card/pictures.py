@@ -198,8 +198,11 @@ def draw_cost(shown: list[Cost]):
         panel.set_xlim(min(costs) / 3, 4 * max(costs))  # names have room
         panel.grid(alpha=0.3)
     axes[0, 0].set_ylabel("linear probe, mean of these sets, %")
-    for kind, mark in (("control", "o"), ("vcr", "s")):
-        axes[0, 0].plot([], [], mark, color=STYLES[kind]["color"], label=kind)
+    for kind, mark, label in (
+        ("control", "o", "control"),
+        ("vcr", "s-", "VCR, interval of its gain"),
+    ):
+        axes[0, 0].plot([], [], mark, color=STYLES[kind]["color"], label=label)
     axes[0, 0].legend()
     return figure
 

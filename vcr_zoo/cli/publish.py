@@ -65,6 +65,8 @@ def run_card(args) -> int:
     for path in stale:
         what = "is of no weights: remove it" if path.is_dir() else "is out of date: --all writes it"
         print(f"{path} {what}", file=sys.stderr)
+    if args.check and not stale:
+        print("all is as it would be generated")
     return 1 if stale else 0
 
 

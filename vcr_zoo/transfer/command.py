@@ -74,6 +74,8 @@ def finetune(
         folder: keeps each run, in NETWORK-DATA-METHOD-SEED below it or, of one run, in itself.
         more: fields of every `Cell`.
     """
+    if against and set(models) == {against}:
+        raise ValueError(f"--against {against}: name another network, to be compared with it")
     models = [*models, *([against] if against else [])]
     wanted = cells(models, data, methods, seeds, **more)
     measured, failed, told = {}, 0, set()
@@ -100,6 +102,8 @@ def finetune(
     if len(measured) > 1:
         first = "full" if "full" in methods else methods[0]
         print(f"\n{table(measured, first, against)}")
+    kept = "" if folder else "; with --folder, the networks are kept too"
+    print(f"\n{out}{kept if measured else ''}")
     return failed
 
 

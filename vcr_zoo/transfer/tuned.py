@@ -438,7 +438,9 @@ def table(
         against: the network that others are compared with instead, by the same method.
     """
     keys = dict.fromkeys((c.model, c.data, c.method) for c in measured)
-    head = ["model", "data", "method", "test top1", f"minus {against or first} [95 %, seeds]"]
+    seeds = len({c.seed for c in measured})
+    gap = f"minus {against or first} [95 %, {seeds} seed{'s' if seeds > 1 else ''}]"
+    head = ["model", "data", "method", "test top1", gap]
     lines = [head]
     for name, data, way in keys:
         mine = by_seed(measured, name, data, way)
