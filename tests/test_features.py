@@ -404,3 +404,13 @@ def test_a_repository_of_the_hub_is_loaded_by_its_name(model, tmp_path):
     assert done.returncode == 0, done.stderr
     found, refused, *_ = done.stdout.splitlines()
     assert found == weights_sha256(model) and refused.startswith("refused")
+
+
+def test_a_baseline_is_loaded_by_its_name(monkeypatch):
+    """From its package, not from the Hub."""
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    monkeypatch.setattr(module, "baseline", {"tf_efficientnet_lite0": state}.__getitem__)
+    loaded = load_model("tf_efficientnet_lite0")
+
+    assert not loaded.training
+    assert all(value.equal(state[name]) for name, value in loaded.state_dict().items())

@@ -19,8 +19,9 @@ from timm.data import create_loader, resolve_model_data_config
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
-from vcr_zoo.data import Batches, Images
+from vcr_zoo.data import Batches, Images, baseline
 from vcr_zoo.data.cache import lock
+from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import find
 from vcr_zoo.results import closest, versions
 
@@ -255,8 +256,9 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
     """A network with its weights, in evaluation mode.
 
     Takes a registered name, hf-hub:owner/name, local-dir:folder, a run's folder (or any with
-    config.json and weights), or a checkpoint file which says, itself or by args.yaml or
-    config.json beside it, of which architecture it is. Of a training checkpoint the EMA weights.
+    config.json and weights), a checkpoint file which says, itself or by args.yaml or config.json
+    beside it, of which architecture it is, or a baseline of `vcr_zoo.data.weights`, whose weights
+    come as a package. Of a training checkpoint the EMA weights.
 
     Raises:
         LookupError: for a name that is not registered, or that has no weights.
@@ -268,6 +270,9 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
     try:
         if path.is_file():
             model = from_checkpoint(path)
+        elif name in BASELINES:
+            model = timm.create_model(name)
+            model.load_state_dict(baseline(name))
         else:
             name = f"local-dir:{path}" if path.is_dir() else name
             model = timm.create_model(name, pretrained=True)
@@ -286,7 +291,7 @@ def find_model(name_or_path: str | Path) -> None:
         LookupError: for a name that is not registered, or that has no weights.
     """
     name, path = str(name_or_path), Path(name_or_path).expanduser()
-    if name.startswith(SCHEMES) or path.is_file():
+    if name.startswith(SCHEMES) or path.is_file() or name in BASELINES:
         return
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -5,6 +5,7 @@ import timm
 import torch
 
 from vcr_zoo.data.weights import BASELINES, baseline, renamed
+from vcr_zoo.features import load_model
 
 
 def test_weights_are_renamed_by_order():
@@ -38,10 +39,9 @@ def test_the_baseline_knows_imagenet(own_cache):
     from sklearn.datasets import load_sample_images
     from timm.data import ImageNetInfo, create_transform
 
-    model = timm.create_model("tf_efficientnet_lite0")
-    model.load_state_dict(baseline())
+    model = load_model("tf_efficientnet_lite0")
     look = create_transform((3, 224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875)
     photographs = [look(Image.fromarray(image)) for image in load_sample_images().images]
     with torch.inference_mode():
-        best = model.eval()(torch.stack(photographs)).argmax(dim=1).tolist()
+        best = model(torch.stack(photographs)).argmax(dim=1).tolist()
     assert [ImageNetInfo().index_to_description(label) for label in best] == ["palace", "daisy"]

@@ -1,6 +1,6 @@
 """Options that several commands have, in the same words everywhere."""
 
-MODEL = "a registered name, hf-hub:owner/name, or a run's folder"
+MODEL = "a registered name, hf-hub:owner/name, a run's folder, or tf_efficientnet_lite0"
 
 
 def add_data(parser) -> None:

@@ -14,12 +14,10 @@ from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-import timm
 from torch import nn
 
-from vcr_zoo.data import Images, baseline, load, load_test
+from vcr_zoo.data import Images, load, load_test
 from vcr_zoo.data.load import row_with
-from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.features import find_model, load_model, weights_sha256
 from vcr_zoo.results import Result, append, closest, paired, read, versions
 
@@ -92,11 +90,7 @@ def words_of(options) -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def network(name: str) -> nn.Module:
-    """What `load_model` takes, and the ImageNet baselines of `vcr_zoo.data`; not to be changed."""
-    if name in BASELINES:
-        model = timm.create_model(name, pretrained=False)
-        model.load_state_dict(baseline(name))
-        return model.eval()
+    """What `load_model` gives, once; not to be changed."""
     return load_model(name)
 
 
@@ -403,8 +397,7 @@ def cells(
     for name in data:
         row_with(name, level)
     for name in dict.fromkeys(part for joined in models for part in joined.split("+")):
-        if name not in BASELINES:
-            find_model(name)
+        find_model(name)
     return [
         Cell(model, name, way, seed, own[way], level, **more)
         for model in models
