@@ -8,12 +8,11 @@ from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import split
 from vcr_zoo.results import Result
 from vcr_zoo.suite import targets
-from vcr_zoo.training import parse
-from vcr_zoo.training.options import continues, recipes
+from vcr_zoo.training.options import continues
 
-from .bearing import SEEDS
+from .bearing import SEEDS, Known
 from .evidence import Evidence
-from .gains import Gain, Paired, comparison, declared, means
+from .gains import Gain, Paired, comparison, means
 from .metadata import metadata
 from .stats import added, build, placements, stats, taken
 from .words import CONTINUED, HEADLINES, PART, POINT, WITHOUT_LABELS, code, of, rows, text
@@ -335,11 +334,9 @@ def table(evidences: Iterable[Evidence]) -> str:
 def table_without_labels(results: Sequence[Result]) -> str:
     """Self-supervised pairs: each VCR network above its control and their paired gains."""
     body = []
-    for vcr, control in declared(results).items():
-        recipe = parse(["--recipe", vcr]) if vcr in recipes() else None
-        if recipe and recipe.task in LEARNED:
-            pair = Paired(control, vcr, recipe.dataset, tuple(results))
-            body += lines(pair, WITHOUT_LABELS) if len(pair.seeds()) >= SEEDS else []
+    for pair, recipe in Known.of(results).pairs:
+        if recipe.task in LEARNED and len(pair.seeds()) >= SEEDS:
+            body += lines(pair, WITHOUT_LABELS)
     return rows(["recipe, and its control", *WITHOUT_LABELS], body)
 
 
@@ -347,13 +344,9 @@ def table_continued(results: Sequence[Result]) -> str:
     """Pairs that continue from weights, with their gains over the control and over those weights
     as they were."""
     body = []
-    for vcr, control in declared(results).items():
-        recipe = parse(["--recipe", vcr]) if vcr in recipes() else None
-        if not (recipe and continues(recipe)):
-            continue
-        pair = Paired(control, vcr, recipe.dataset, tuple(results))
-        before, plain = pair.over_start(vcr), pair.over_start(control)
-        if before and plain and len(pair.seeds()) >= SEEDS:
+    for pair, recipe in Known.of(results).pairs:
+        before, plain = pair.over_start(pair.vcr), pair.over_start(pair.control)
+        if continues(recipe) and before and plain and len(pair.seeds()) >= SEEDS:
             body += lines(pair, CONTINUED, "VCR over the control")
             body += lines(before, CONTINUED, "VCR over the start")[1:]
             body += lines(plain, CONTINUED, "control over the start")[2:]

@@ -22,7 +22,7 @@ from vcr_zoo.transfer import matrix
 from vcr_zoo.zoo import Entry, canonical, manifest
 
 from .pull import commit_of, pull
-from .retrain import pair_again, trained_again
+from .retrain import pair_again, trained_again, worse
 
 
 class Comparison(NamedTuple):
@@ -186,11 +186,6 @@ def reproduce(
         trained = pair_again(pair, file, quick=quick, jobs=jobs, tell=tell)
         return worse(verdict(comparisons), trained)
     return verdict(comparisons)
-
-
-def worse(one: int, other: int) -> int:
-    """Of two verdicts a difference, or else that something could not be had."""
-    return 1 if 1 in (one, other) else max(one, other)
 
 
 def told(comparisons: Iterable[Comparison], tell: Callable[[str], None]) -> list[Comparison]:

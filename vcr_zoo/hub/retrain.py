@@ -67,8 +67,7 @@ def pair_again(
     before, since = (one.over_start(stated.vcr) for one in (stated, again))
     if before:
         since = since.gains() if since else []
-        both = (status, overlapping(before.gains(), since, tell, "the start"))
-        status = 1 if 1 in both else max(both)
+        status = worse(status, overlapping(before.gains(), since, tell, "the start"))
     if failed:
         tell(f"{failed} networks lack, as told above; the same command goes on from there")
         return status or 2
@@ -82,6 +81,11 @@ def same_weights(run: Path, published: Path) -> bool:
     fits = {value.dtype for value in theirs.values()}
     ours = {k: half(k, v) if theirs[k].dtype != v.dtype else v for k, v in ours.items()}
     return bool(fits) and all(ours[key].equal(value) for key, value in theirs.items())
+
+
+def worse(one: int, other: int) -> int:
+    """Of two verdicts a difference, or else that something could not be had."""
+    return 1 if 1 in (one, other) else max(one, other)
 
 
 def overlapping(

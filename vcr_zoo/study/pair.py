@@ -129,6 +129,7 @@ def evaluated(task: Task, quick: bool = False) -> list[Result]:
 
 
 def of_job(result: Result, job: Job) -> bool:
+    """Whether an evaluation gave it; what states no level of labels is of any."""
     level = result.settings.get("level", job.level)
     return (result.protocol, result.data, level) == job
 

@@ -102,8 +102,8 @@ def finetune(
     if len(measured) > 1:
         first = "full" if "full" in methods else methods[0]
         print(f"\n{table(measured, first, against)}")
-    kept = "" if folder else "; with --folder, the networks are kept too"
-    print(f"\n{out}{kept if measured else ''}")
+    lost = measured and not folder
+    print(f"\n{out}{'; with --folder, the networks are kept too' if lost else ''}")
     return failed
 
 
