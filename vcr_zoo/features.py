@@ -304,7 +304,7 @@ def find_model(name_or_path: str | Path) -> None:
     tagged = timm.list_pretrained(f"{architecture}.*")
     if name not in (architecture, *tagged) or not tagged:
         there = f" There are: {', '.join(tagged)}." if tagged else " Name a checkpoint instead."
-        raise LookupError(f"no weights are called {name!r}.{there}")
+        raise LookupError(f"no weights are called {name!r}.{closest(name, tagged)}{there}")
 
 
 def from_checkpoint(path: Path) -> nn.Module:
