@@ -302,6 +302,17 @@ def test_models_load_from_wherever_they_are(model, run_folder):
     assert module.data_config(load_model(run_folder))["mean"] == (0.3,)
 
 
+def test_random_weights_have_a_name():
+    """Always the same ones, whatever was drawn before, which they do not disturb."""
+    state = torch.get_rng_state()
+    first = load_model("random:test_resnet")
+    assert torch.equal(torch.get_rng_state(), state) and not first.training
+    torch.rand(1)
+    assert weights_sha256(load_model("random:test_resnet")) == weights_sha256(first)
+    with pytest.raises(LookupError, match=r"no architecture 'resnt18'.*Closest: resnet18"):
+        load_model("random:resnt18")
+
+
 def test_checkpoint_of_another_architecture_is_named(model, tmp_path):
     """The shapes differ, and the message says in which file."""
     path = tmp_path / "model.safetensors"

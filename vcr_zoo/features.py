@@ -257,8 +257,9 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
 
     Takes a registered name, hf-hub:owner/name, local-dir:folder, a run's folder (or any with
     config.json and weights), a checkpoint file which says, itself or by args.yaml or config.json
-    beside it, of which architecture it is, or a baseline of `vcr_zoo.data.weights`, whose weights
-    come as a package. Of a training checkpoint the EMA weights.
+    beside it, of which architecture it is, a baseline of `vcr_zoo.data.weights`, whose weights
+    come as a package, or random:ARCHITECTURE, any of timm's with random weights, always the same.
+    Of a training checkpoint the EMA weights.
 
     Raises:
         LookupError: for a name that is not registered, or that has no weights.
@@ -270,6 +271,10 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
     try:
         if path.is_file():
             model = from_checkpoint(path)
+        elif name.startswith(RANDOM):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model = timm.create_model(name.removeprefix(RANDOM))
         elif name in BASELINES:
             model = timm.create_model(name)
             model.load_state_dict(baseline(name))
@@ -282,6 +287,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
 
 
 SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
+RANDOM = "random:"
 
 
 def find_model(name_or_path: str | Path) -> None:
@@ -296,6 +302,12 @@ def find_model(name_or_path: str | Path) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise LookupError(f"{path} holds no config.json: name a run's folder or a checkpoint")
+        return
+    if name.startswith(RANDOM):
+        architecture = name.removeprefix(RANDOM)
+        if not timm.is_model(architecture):
+            near = closest(architecture, timm.list_models())
+            raise LookupError(f"timm has no architecture {architecture!r}.{near}")
         return
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):

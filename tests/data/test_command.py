@@ -1,10 +1,11 @@
 """vcr-zoo data: what is listed, fetched and shown."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from vcr_zoo.cli import main
-from vcr_zoo.data import DATASETS, Images
+from vcr_zoo.data import DATASETS, Images, load
 from vcr_zoo.data.sheet import CELL, NAME, TALL, sheet
 
 
@@ -25,11 +26,14 @@ def test_get_goes_on_after_a_failure(files, capsys):
 
 
 def test_a_folder_without_its_word_is_told_of(tmp_path, monkeypatch, capsys):
+    """By Python; the command takes its path."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shapes").mkdir()
 
+    with pytest.raises(LookupError, match="give folder/shapes"):
+        load("shapes")
     assert main(["data", "show", "shapes"]) == 2
-    assert "give folder/shapes" in capsys.readouterr().err
+    assert "shapes holds no pictures in folders" in capsys.readouterr().err
 
 
 def test_show_writes_a_contact_sheet(files, tmp_path, capsys):

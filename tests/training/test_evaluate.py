@@ -56,7 +56,8 @@ def test_what_cannot_be_evaluated_is_refused(run, pictures, tmp_path):
 
 def test_the_commands_print_it(run, pictures, capsys):
     assert cli(["eval", str(run.folder), "--data", str(pictures)]) == 0
-    assert "top-1" in capsys.readouterr().out
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("top-1") and first.endswith(f"of 9 pictures: {pictures}")
     file = str(pictures / "train" / "class1" / "0.png")
     assert cli(["predict", str(run.folder), file, "--k", "1"]) == 0
     assert capsys.readouterr().out.startswith(f"{file}: class")

@@ -46,6 +46,9 @@ def test_a_network_to_compare_with_is_fine_tuned_too(known, tmp_path, capsys):  
     assert str(out) in last and "--folder" in last
     assert ["[" in row for row in table[1:]] == [True, False]
 
+    assert main([*line, *FAST, "--output", str(out)]) == 0
+    assert capsys.readouterr().out.count(f"%, as in {out}\n") == 4, "nothing was run again"
+
 
 def test_a_failing_cell_is_said_and_the_others_go_on(known, tmp_path, capsys):  # noqa: F811
     (broken := tmp_path / "broken.safetensors").write_bytes(b"cut short")

@@ -3,7 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vcr_zoo.data import load, load_test
+from vcr_zoo.cli import main
+from vcr_zoo.data import load, load_test, named
+from vcr_zoo.results import read
 from vcr_zoo.transfer import rank as module
 from vcr_zoo.transfer.rank import Standing, drawn, rank, report
 
@@ -88,10 +90,22 @@ def test_folders_by_name_are_data_sets(folder, tmp_path):
     assert f"--data folder/{folder}" in report(standings, folder)
 
 
+def test_a_folder_is_a_data_set_for_every_command(folder, tmp_path, capsys):
+    """By its path, with a size or without one, it is what folder/PATH is."""
+    assert named(f"{folder}@16") == f"folder/{folder}@16" and named(folder) == f"folder/{folder}"
+    for other in ("fmnist", f"folder/{folder}@16", "no/such/folder", f"{folder}@many", "hfds/a/b"):
+        assert named(other) == other
+
+    out, model = tmp_path / "out.jsonl", str(network(tmp_path / "a", 0))
+    line = ["transfer", model, "--data", f"{folder}@16", "--protocol", "prototype"]
+    assert main([*line, "--output", str(out), "--cache", str(tmp_path)]) == 0
+    assert {r.data for r in read(out)} == {f"folder/{folder}@16"}
+
+
 def test_what_cannot_be_ranked_is_answered(folder, tmp_path):
     with pytest.raises(ValueError, match="no networks"):
         rank([], folder)
-    with pytest.raises(LookupError, match=r"neither a data set nor a folder.*Closest: fmnist"):
+    with pytest.raises(LookupError, match=r"no data set 'fmnst'.*Closest: fmnist"):
         rank([network(tmp_path / "a")], "fmnst")
     with pytest.raises(ValueError, match="1 pictures of 3 classes tell nothing"):
         rank([network(tmp_path / "a")], folder, limit=1)

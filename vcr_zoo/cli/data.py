@@ -2,6 +2,8 @@
 
 import sys
 
+from .options import OWN, data_name
+
 
 def add_data(commands) -> None:
     parser = commands.add_parser(
@@ -17,7 +19,7 @@ def add_data(commands) -> None:
         help="fetch and build sets into the cache ($VCR_ZOO_CACHE or ~/.cache/vcr_zoo)",
         epilog="example: vcr-zoo data get fmnist mnist silhouettes glyphs digits8",
     )
-    action.add_argument("names", nargs="+", metavar="NAME")
+    action.add_argument("names", nargs="+", type=data_name, metavar="NAME")
     action.add_argument("--folder", help="a folder that holds the files or packages already")
     action.set_defaults(run=run_data_get)
     action = actions.add_parser(
@@ -25,7 +27,7 @@ def add_data(commands) -> None:
         help="write a labelled contact sheet",
         epilog="example: vcr-zoo data show fmnist --level coarse --output sheet.png",
     )
-    action.add_argument("name", metavar="NAME")
+    action.add_argument("name", type=data_name, metavar="NAME", help=f"a data set, {OWN}")
     action.add_argument("--split", default="train", help="train or validation (default: train)")
     action.add_argument("--level", default="fine", help="fine or coarse (default: fine)")
     action.add_argument("--each", type=int, default=10, help="pictures of a class (default: 10)")

@@ -134,6 +134,7 @@ def add_eval(commands) -> None:
 
 
 def run_eval(args) -> None:
+    from vcr_zoo.data import DATASETS
     from vcr_zoo.features import load_model
     from vcr_zoo.training.evaluate import draw_confusion, evaluate, open_pictures
 
@@ -143,7 +144,8 @@ def run_eval(args) -> None:
     settings = {name: getattr(args, name) for name in ("batch_size", "workers", "device")}
     result = evaluate(model, images, **settings)
     fifth = f"  top-5 {100 * result.top5:.2f} %" if model.num_classes > 5 else ""
-    print(f"top-1 {100 * result.top1:.2f} %{fifth}  of {result.pictures}")
+    where = ", ".join([args.data, *([images.split] if args.data in DATASETS else [])])
+    print(f"top-1 {100 * result.top1:.2f} %{fifth}  of {result.pictures:,} pictures: {where}")
     for name, recall in zip(result.classes, result.recall, strict=False):
         print(f"  {name:24} {100 * recall:6.2f} %")
     print(f"{result.images_per_second:,.0f} images/s")

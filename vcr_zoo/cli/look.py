@@ -1,6 +1,6 @@
 """Commands that show what features are like: inspect, starvation."""
 
-from .options import add_device, add_level
+from .options import MODEL, add_device, add_level
 
 
 def add_inspect(commands) -> None:
@@ -10,11 +10,7 @@ def add_inspect(commands) -> None:
         epilog="example: vcr-zoo inspect test_resnet.vcr_fmnist4 "
         "--against test_resnet.base_fmnist4 --data fmnist --out runs/inspect",
     )
-    parser.add_argument(
-        "model",
-        help="a registered name, hf-hub:owner/name, a run's folder, a checkpoint, or "
-        "random:ARCHITECTURE, untrained",
-    )
+    parser.add_argument("model", help=MODEL)
     parser.add_argument("--against", metavar="CONTROL", help="a second network, on the same axes")
     parser.add_argument("--data", required=True, help="a named data set, or a folder of pictures")
     parser.add_argument("--split", default="validation", help="train or validation (default)")

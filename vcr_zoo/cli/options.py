@@ -1,6 +1,19 @@
 """Options that several commands have, in the same words everywhere."""
 
-MODEL = "a registered name, hf-hub:owner/name, a run's folder, or tf_efficientnet_lite0"
+MODEL = (
+    "a registered name, hf-hub:owner/name, a run's folder, a checkpoint, tf_efficientnet_lite0 or "
+    "random:ARCHITECTURE"
+)
+
+
+OWN = "or your own: a folder (my/pictures@32 keeps 32 pixels), wds/PATH, hfds/NAME"
+
+
+def data_name(word: str) -> str:
+    """A data set's name, also from a folder's path."""
+    from vcr_zoo.data import named
+
+    return named(word)
 
 
 def add_data(parser) -> None:
@@ -8,9 +21,17 @@ def add_data(parser) -> None:
     parser.add_argument(
         "--data",
         nargs="+",
+        type=data_name,
         required=True,
         metavar="NAME",
-        help="data sets, or your own: folder/PATH, wds/PATH, hfds/NAME",
+        help=f"data sets, {OWN}",
+    )
+
+
+def add_one_data(parser) -> None:
+    """One data set."""
+    parser.add_argument(
+        "--data", type=data_name, required=True, metavar="NAME", help=f"a data set, {OWN}"
     )
 
 

@@ -8,6 +8,7 @@ from .options import (
     add_jobs,
     add_level,
     add_loop_options,
+    add_one_data,
     add_seeds,
     feature_cache,
     loop_options,
@@ -28,8 +29,7 @@ def add_transfer(commands) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="a registered name, hf-hub:owner/name, local-dir:folder, a run's folder or a "
-        "checkpoint; {seed} in it stands for each seed",
+        help=f"{MODEL}; {{seed}} in it stands for each seed",
     )
     add_data(parser)
     parser.add_argument(
@@ -94,14 +94,9 @@ def add_rank(commands) -> None:
         epilog="example: vcr-zoo rank --data my/pictures",
     )
     parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help="names or paths (default: all of this zoo)"
+        "models", nargs="*", metavar="MODEL", help=f"{MODEL} (default: all of this zoo)"
     )
-    parser.add_argument(
-        "--data",
-        required=True,
-        help="a data set (also folder/PATH, wds/PATH, hfds/NAME), or a folder with one subfolder "
-        "for each class",
-    )
+    add_one_data(parser)
     parser.add_argument("--limit", type=int, default=5000, help="pictures used (default: 5000)")
     parser.add_argument("--seed", type=int, default=0, help="draws them (default: 0)")
     parser.set_defaults(run=run_rank)
@@ -126,9 +121,9 @@ def add_concat(commands) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="names or paths, two or more; {seed} in them stands for each seed",
+        help=f"two or more, each {MODEL}; {{seed}} in them stands for each seed",
     )
-    parser.add_argument("--data", required=True, help="data set to probe on")
+    add_one_data(parser)
     add_level(parser)
     add_seeds(parser, 0)
     parser.add_argument("--long", metavar="MODEL", help="one run of as many steps as all of them")
@@ -162,12 +157,7 @@ def add_finetune(commands) -> None:
         epilog="example: vcr-zoo finetune test_resnet.vcr_fmnist4 --data silhouettes --size 500 "
         "--method full dr-tune --seeds 0 1 2 --set epochs=20",
     )
-    parser.add_argument(
-        "models",
-        nargs="+",
-        metavar="MODEL",
-        help="a registered name, hf-hub:owner/name or a run's folder; A+B joins networks",
-    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{MODEL}; A+B joins networks")
     add_data(parser)
     parser.add_argument(
         "--method",
@@ -217,7 +207,7 @@ def add_depth(commands) -> None:
         "--sizes 100 500 --seeds 0 1 2",
     )
     parser.add_argument("model", help=MODEL)
-    parser.add_argument("--data", required=True, help="a data set, or folder/PATH, hfds/NAME")
+    add_one_data(parser)
     parser.add_argument("--sizes", nargs="+", type=int, help="train pictures (default: all)")
     add_seeds(parser, 0)
     add_level(parser)

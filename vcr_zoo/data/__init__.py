@@ -3,7 +3,7 @@
 from .batches import Batches
 from .dataset import Dataset
 from .images import Images
-from .load import get, is_named, listing, load, load_test
+from .load import get, is_named, listing, load, load_test, named
 from .registry import DATASETS
 from .weights import baseline
 
@@ -18,4 +18,5 @@ __all__ = [
     "listing",
     "load",
     "load_test",
+    "named",
 ]

@@ -23,6 +23,15 @@ def is_named(name: str) -> bool:
     return name in DATASETS or name.startswith("folder/")
 
 
+def named(where: str | Path) -> str:
+    """The name that `load` takes of a folder's path, my/pictures or my/pictures@32: folder/PATH;
+    anything else as it is."""
+    path = str(Path(where).expanduser())
+    place, at, size = path.rpartition("@")
+    there = Path(path).is_dir() or (at and size.isdigit() and Path(place).is_dir())
+    return f"folder/{path}" if there and str(where) not in DATASETS else str(where)
+
+
 def described(name: str) -> Dataset:
     """The row of a name, as `row_of`, but pictures of one's own need not be there."""
     return own.described(name) if is_own(name) else row_of(name)

@@ -10,7 +10,9 @@ from tempfile import TemporaryFile
 from torchvision.datasets import ImageFolder
 from tqdm import tqdm
 
-from .inspect import compare, inspect, network, passes, pictures
+from vcr_zoo.features import load_model
+
+from .inspect import compare, inspect, passes, pictures
 from .report import write
 
 
@@ -36,7 +38,7 @@ def inspected(
         ValueError: for fewer than two pictures, or features that are not finite.
     """
     writable(out)
-    networks = [network(name) for name in names]
+    networks = [load_model(name) for name in names]
     found = []
     for name, model in zip(names, networks, strict=True):
         images = pictures(data, split, level, model, limit, seed)

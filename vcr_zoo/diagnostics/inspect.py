@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
 from vcr_zoo.data import DATASETS, load
-from vcr_zoo.features import data_config, load_model, weights_sha256
+from vcr_zoo.features import data_config, weights_sha256
 from vcr_zoo.results import closest
 
 from .cka import cka, kernel, kernel_hsic, normalized
@@ -199,23 +198,6 @@ def alike(a: Tensor, b: Tensor, parts: int = 2 * PARTS) -> Measured:
     part = torch.arange(len(a)) % max(parts, 1)
     without = [(a[part != k], b[part != k]) for k in range(parts)]
     return jackknifed(lambda pair: cka(*pair), (a, b), without).within(-math.inf, 1.0)
-
-
-def network(name: str) -> nn.Module:
-    """What `load_model` knows; or random:ARCHITECTURE, any of timm's with random weights.
-
-    Raises:
-        LookupError: for an architecture that timm does not know.
-    """
-    if not name.startswith("random:"):
-        return load_model(name)
-    architecture = name.removeprefix("random:")
-    if not timm.is_model(architecture):
-        near = closest(architecture, timm.list_models())
-        raise LookupError(f"timm has no architecture {architecture!r}.{near}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return timm.create_model(architecture).eval()
 
 
 def pictures(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from vcr_zoo.results import read
+
 from .depth import Scratch, draw, likeness
 from .finetune import Finetuner, settings_from
 from .search import best_depth, narrow
@@ -84,6 +86,7 @@ def finetune(
         options = {"progress": sys.stderr.isatty(), "overwrite": overwrite}
         if folder is not None:
             options["folder"] = kept = place(folder, cell, len(wanted))
+        held = len(read(out))
         ((_, results),) = run([cell], out, **options)
         if isinstance(results, Exception):
             failed += 1
@@ -96,7 +99,11 @@ def finetune(
         shown = f"test top1 {100 * results['top1'].value:.2f} %"
         if known := results.get("validation_top1"):
             shown = f"validation {100 * known.value:.2f} %, {shown}"
-        print(f"{number}/{len(wanted)}  {name}: {shown}", flush=True)
+        again = folder is None and len(read(out)) == held
+        print(
+            f"{number}/{len(wanted)}  {name}: {shown}{f', as in {out}' if again else ''}",
+            flush=True,
+        )
         if folder is not None:
             print(f"timm.create_model('local-dir:{kept}', pretrained=True)")
     if len(measured) > 1:

@@ -8,16 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vcr_zoo.data import DATASETS, Images, load
+from vcr_zoo.data import Images, load, named
 from vcr_zoo.features import Features, features, load_model
-from vcr_zoo.results import closest
 
 from .transferability import h_score, leep, logme, nce
 
-DECIDING = (
-    "logme",
-    "h_score",
-)  # every network has these; leep and nce are shown where it has a head
+DECIDING = ("logme", "h_score")  # every network has these; leep and nce only one with a head
 
 
 class Standing(NamedTuple):
@@ -40,8 +36,8 @@ def rank(
 
     Args:
         models: names or paths that `load_model` takes.
-        where: a name that `vcr_zoo.data.load` takes or a folder, which is then folder/PATH. Only
-            the train part is looked at, so that the others can judge the choice.
+        where: a name that `vcr_zoo.data.load` takes, or a folder's path. Only the train part is
+            looked at, so that the others can judge the choice.
         limit: pictures looked at, drawn at random from the seed, of each class its share.
 
     Raises:
@@ -63,7 +59,7 @@ def rank(
 
 def pictures(where: str | Path, limit: int, seed: int) -> Images:
     """At most `limit` train pictures of a named set or a folder."""
-    images = load(name_of(where), "train")
+    images = load(named(where), "train")
     return images.subset(drawn(torch.tensor(images.y), limit, seed))
 
 
@@ -84,23 +80,6 @@ def drawn(y: Tensor, limit: int, seed: int) -> Tensor:
     place = torch.arange(len(y)) - (sizes.cumsum(0) - sizes)[y[order]]
     share = place / sizes[y[order]]  # that of a class which is drawn before this picture
     return order[share.argsort(stable=True)[:limit]].sort().values
-
-
-def name_of(where: str | Path) -> str:
-    """The name that `load` takes: folder/PATH is one, unless it is itself a folder.
-
-    Raises:
-        LookupError: for neither a name nor a folder.
-    """
-    root = Path(where).expanduser()
-    own = str(where).startswith(("folder/", "wds/", "hfds/")) and not root.is_dir()
-    if own or str(where) in DATASETS:
-        return str(where)
-    if not root.is_dir():
-        raise LookupError(
-            f"{where} is neither a data set nor a folder.{closest(str(where), DATASETS)}"
-        )
-    return f"folder/{root}"
 
 
 def scored(model: nn.Module, images: Images, cache: str | Path | None = None) -> dict[str, float]:
@@ -141,6 +120,6 @@ def report(standings: Sequence[Standing], where: str | Path) -> str:
         lines.append("These scores need no training and are rough. Decide between the first two by")
         lines.append("a probe's accuracy on validation; that on test is for a report, once, after:")
         lines.append(
-            f"vcr-zoo transfer {first} --against {second} --data {shlex.quote(name_of(where))}"
+            f"vcr-zoo transfer {first} --against {second} --data {shlex.quote(named(where))}"
         )
     return "\n".join(lines)
