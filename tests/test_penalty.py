@@ -135,23 +135,39 @@ def test_fewer_rows_than_features_give_the_same_gradient(
     assert relative(found[1] - passed, expected[1] - passed) < 1e-6
 
 
+@pytest.mark.parametrize("rows, n", [(None, 5), (5, 12)])
+@pytest.mark.parametrize("alpha, beta", WEIGHTS)
+def test_fewer_rows_than_features_agree_with_finite_differences(alpha, beta, rows, n):
+    torch.manual_seed(0)
+    x = (0.5 * torch.randn(n, 8, dtype=torch.float64)).requires_grad_()
+    mixing = torch.randn_like(x)
+
+    def both(x):
+        y, loss = tap(x, alpha, beta, rows=rows, offset=2)
+        return (y * mixing).sum(), loss
+
+    assert torch.autograd.gradcheck(both, (x,))
+
+
 @pytest.mark.parametrize("ratio", [1, 30, 1000])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
 @pytest.mark.parametrize("rows", [64, None])
-def test_fewer_rows_than_features_are_close_to_float64_in_half_precision(rows, dtype, ratio):
-    """Also where one feature dominates and its own variance must be taken out again."""
+def test_fewer_rows_than_features_are_close_to_float64_in_half_precision(rows, alpha, dtype, ratio):
+    """Also where one feature dominates and its own variance must be taken out again, and where no
+    variance term covers up what is left of it."""
     torch.manual_seed(0)
-    deviation = torch.linspace(0.3, 0.9, 96) if ratio == 1 else torch.full((96,), 0.9 / ratio)
-    deviation[0] = 0.9
+    deviation = torch.linspace(0.3, 0.6, 96) if ratio == 1 else torch.full((96,), 0.6 / ratio)
+    deviation[0] = 0.6  # no variance above delta, else the features' own matrix would be taken
     x = (30 * (ratio == 1) + torch.randn(400 if rows else 64, 96) * deviation).to(dtype)
     found = gradients(
-        x, torch.zeros_like(x), lambda x: scaled(tap(x, 1, 1, rows=rows, offset=5), 65_536.0)
+        x, torch.zeros_like(x), lambda x: scaled(tap(x, alpha, 1, rows=rows, offset=5), 65_536.0)
     )
     index = sampled(x, 64, 5, -1) if rows else slice(None)
     exact = gradients(
         x.double(),
         torch.zeros(x.shape, dtype=torch.float64),
-        lambda x: (x, 65_536.0 * penalty(x[index], 1, 1)),
+        lambda x: (x, 65_536.0 * penalty(x[index], alpha, 1)),
     )
 
     assert abs(found[0] / exact[0] - 1) < 1e-2
@@ -248,6 +264,24 @@ def test_half_precision_is_close_to_float64(dtype, mean, n, loss_scale):
 
 def scaled(tapped, factor):
     return tapped[0], factor * tapped[1]
+
+
+@pytest.mark.parametrize(
+    "dim, shape", [(1, (3, 12, 12, 12)), (1, (5, 12, 2, 2)), (1, (2, 12, 2, 2)), (-1, (40, 12))]
+)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_float32_bears_means_far_from_zero(channels_last, dim, shape):
+    """A hundred deviations away, where a mean that is left in a product would show."""
+    torch.manual_seed(0)
+    x = 0.5 * torch.randn(shape) + 50 * torch.rand(12).view([-1, *[1] * (len(shape) - 1 - dim)])
+    if channels_last and dim == 1:
+        x = x.contiguous(memory_format=torch.channels_last)
+    found = gradients(x, torch.zeros_like(x), lambda x: tap(x, 1.0, 1.0, dim=dim))
+    nothing = torch.zeros(shape, dtype=torch.float64)
+    exact = gradients(x.double(), nothing, lambda x: tap(x, 1.0, 1.0, dim=dim))
+
+    assert abs(found[0] / exact[0] - 1) < 1e-4
+    assert relative(found[1], exact[1]) < 1e-3
 
 
 def test_loss_scale_and_accumulation_act_as_on_any_other_loss():
@@ -434,12 +468,28 @@ class Handed(torch.autograd.Function):
         return grad, None
 
 
+class Untraced(torch.autograd.Function):
+    """A sum whose gradient is one number in every place, as compiled graphs hand it on: nothing
+    tells that there is one place only but the strides."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.shape = x.shape
+        return x.sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        place = grad.clone().untyped_storage()
+        return grad.new_empty(0).set_(place, 0, ctx.shape, (0,) * len(ctx.shape))
+
+
 HOLDERS = {
     "nobody": lambda y, other, held: y * other,
     "the other side of a sum": lambda y, other, held: (y + other) * 3.0,
     "a hook": lambda y, other, held: (y.register_hook(held.append), y * other)[1],
     "the source of a view": lambda y, other, held: y.reshape(-1) * other.reshape(-1),
     "an expanded number": lambda y, other, held: y,
+    "a number in every place": lambda y, other, held: Untraced.apply(y),
 }
 
 

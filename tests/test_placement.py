@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vcr_zoo import placement
-from vcr_zoo.penalty import penalty
+from vcr_zoo.penalty import penalty, strided
 from vcr_zoo.placement import attach, default_input_size, find
 from vcr_zoo.variants import VARIANTS
 
@@ -311,6 +311,35 @@ def test_sampled_rows_are_a_function_of_seed_and_step():
 
     assert total(0, 7) == total(0, 7)
     assert len({total(0, 7), total(0, 8), total(1, 7)}) == 3
+
+
+@pytest.mark.parametrize("scale", [0.2, 4.0])  # no covariance above delta; some
+@pytest.mark.parametrize("rows", [6, 80])  # fewer than features; more
+def test_placements_of_one_shape_are_each_regularized_for_itself(rows, scale):
+    """They are worked on together; each has the rows that are its own, and no other's mean."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", img_size=32, num_classes=5).double().train()
+    x = scale * images(32).double()
+    penalties = attach(model, alpha=0.7, beta=0.4, rows=rows, every=1, input_size=SIZE)
+    with penalties.collect() as collected:
+        model(x)
+    parameters = list(model.blocks.parameters())
+    found = torch.autograd.grad(collected.total, parameters, materialize_grads=True)
+    penalties.detach()
+
+    expected, kept = 0.0, {}
+    for place in penalties.placements:
+        module = model.get_submodule(place.name)
+        module.register_forward_hook(lambda m, _, out: kept.update({m: out.flatten(0, 1)}))
+    model(x)
+    for place, offset in zip(penalties.placements, penalties.offsets, strict=True):
+        every = kept[model.get_submodule(place.name)]
+        index = strided(len(every), rows, offset, x.device, place.rows_per_image)
+        expected = expected + penalty(every[index], 0.7, 0.4)
+    written_out = torch.autograd.grad(expected, parameters, materialize_grads=True)
+
+    assert len(penalties.placements) > 1
+    torch.testing.assert_close([collected.total, *found], [expected, *written_out])
 
 
 def test_pooled_vectors_are_never_sampled():

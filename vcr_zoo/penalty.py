@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 MANY_POSITIONS = 128  # of a picture, from where one product for each is as fast as one for all
+LEFT = 0.1  # share of the squares of G that K has to be, to be told from their rounding
+COUNTED = hasattr(torch._C, "_storage_Use_Count") and hasattr(Tensor, "_use_count")  # not promised
 
 
 def covariance(features: Tensor) -> Tensor:
@@ -221,7 +223,8 @@ class Sample(torch.autograd.Function):
     def backward(ctx, grad, few):
         if ctx.share is not None:
             few = to_share(few, grad, ctx.share)
-        if torch.compiler.is_compiling() or count_holders(grad) != holders_of_own():
+        known = COUNTED and not torch.compiler.is_compiling() and not overlapping(grad)
+        if not known or count_holders(grad) != holders_of_own():
             grad = grad.clone()
         if ctx.channels_last:  # also if nothing but the few had a gradient
             grad = grad.contiguous(memory_format=torch.channels_last)
@@ -253,6 +256,11 @@ def to_share(added: Tensor, passing: Tensor, share: float) -> Tensor:
     )
     factor = torch.where(own > 0, share * other / own, own)
     return (full_precision(added) * factor).to(added.dtype)
+
+
+def overlapping(x: Tensor) -> bool:
+    """Whether entries share a place, as in what `expand` gives."""
+    return any(step == 0 and n > 1 for step, n in zip(x.stride(), x.shape, strict=True))
 
 
 def count_holders(grad: Tensor) -> tuple[int, int, int]:
@@ -315,23 +323,27 @@ class Terms(torch.autograd.Function):
     Of fewer samples than features the (n, n) matrix G = HHᵀ / (n - 1) tells the same for less, if
     nothing is clipped: HC = GH, and the squares of G sum to those of C. There the diagonal of C
     has to be taken out again: offdiag C = C - diag(var), whence H offdiag C = GH - H diag(var).
+    Where a few variances are nearly all that there is, that is a small difference of large numbers,
+    and C is computed after all.
+
+    In half precision the centered rows are rounded to it, as in `Tap`; all products are float32.
     """
 
     @staticmethod
     def forward(ctx, features, delta, eps, with_k):
         h = full_precision(features)
-        h = h - h.mean(dim=-2, keepdim=True)
-        n, d = h.shape[-2:]
+        rounded = (h - h.mean(dim=-2, keepdim=True)).to(features.dtype)
+        h, n = full_precision(rounded), features.shape[-2]
         variance = h.square().sum(dim=-2) / (n - 1)
-        v, k, matrix = variance_penalty(variance, eps), torch.zeros_like(variance[..., 0]), None
-        ctx.by_samples = with_k and n < d and nothing_clipped(variance, delta)
+        v, k = variance_penalty(variance, eps), torch.zeros_like(variance[..., 0])
+        by_k, matrix = by_samples(h, variance, delta) if with_k else (None, None)
+        ctx.by_samples = matrix is not None
         if ctx.by_samples:
-            matrix = symmetric(h).div_(n - 1)
-            k = (total(matrix.square()) - variance.square().sum(dim=-1)) / pairs(d)
+            k = by_k
         elif with_k:
-            k, matrix = clipped(symmetric(h.mT).div_(n - 1), delta)
+            k, matrix = clipped(gram(h).div_(n - 1), delta)
         ctx.eps = eps
-        ctx.save_for_backward(h.to(features.dtype), variance, matrix)
+        ctx.save_for_backward(rounded, variance, matrix)
         return v, k
 
     @staticmethod
@@ -349,6 +361,22 @@ class Terms(torch.autograd.Function):
         added = product(matrix, h) if ctx.by_samples else product(h, matrix)
         added.mul_(scale).addcmul_(h, column[..., None, :])
         return added.to(dtype), None, None, None
+
+
+def by_samples(h: Tensor, variance: Tensor, delta: float | None):
+    """K and G = HHᵀ / (n - 1) of fewer samples than features: (..., n, d) -> (...), (..., n, n).
+
+    None of both where C is to be computed instead: see `Terms`.
+    """
+    n, d = h.shape[-2:]
+    if n >= d or not nothing_clipped(variance, delta):
+        return None, None
+    matrix = gram(h.mT).div_(n - 1)
+    squares = total(matrix.square())
+    left = squares - variance.square().sum(dim=-1)
+    if can_ask(left) and bool((left < LEFT * squares).any()):
+        return None, None
+    return left / pairs(d), matrix
 
 
 def variance_slope(variance: Tensor, eps: float) -> Tensor:
@@ -397,9 +425,12 @@ def nothing_clipped(variance: Tensor, delta: float | None) -> bool:
     bounds them all. Elsewhere than on the CPU the answer would wait for the device."""
     if delta is None:
         return True
-    if variance.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return bool(variance.max() <= delta)
+    return can_ask(variance) and bool(variance.max() <= delta)
+
+
+def can_ask(x: Tensor) -> bool:
+    """Whether Python may look at a value without waiting for a device or leaving a graph."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class Tap(torch.autograd.Function):
@@ -413,34 +444,32 @@ class Tap(torch.autograd.Function):
     product, no second tensor of that size.
 
     Half precision: a channel's mean can be many times its standard deviation, so columns are
-    centered in float32 before they are rounded and multiplied; C and M are kept in float32 (on a
-    CPU C comes rounded to bfloat16 once). Products are written to an `out`, because autocast leaves
-    those alone.
+    centered in float32 before they are rounded and multiplied; C, G and M are kept in float32 (on
+    a CPU products come rounded to bfloat16 once). They are written to an `out`, because autocast
+    leaves those alone.
     """
 
     @staticmethod
     def forward(ctx, x, alpha, beta, delta, eps, dim, group):
         n, mean = count_and_mean(x, dim, group)
         h, d = centered(x, mean, dim), len(mean)
-        by_samples = beta > 0 and group is None and n < d
-        cov = covariances(h, n, group) if beta > 0 and not by_samples else None
-        exact = cov is not None and h.dtype == mean.dtype and group is None
+        few = beta > 0 and group is None and n < d
+        cov = covariances(h, n, group) if beta > 0 and not few else None
+        exact = cov is not None and (h.dtype == mean.dtype or h.is_cuda)
         variance = cov.diagonal().clone() if exact else variances(h, n, group)
-        if by_samples and not nothing_clipped(variance, delta):
-            by_samples, cov = False, covariances(h, n, group)
         v, k = variance_penalty(variance, eps), torch.zeros_like(mean[0])
-        column, matrix = alpha * variance_slope(variance, eps), None
-        slope = 4 * beta * d / pairs(d)
-        if by_samples:
-            matrix = gram(h.T).div_(n - 1)
-            k = (total(matrix.square()) - variance.square().sum()) / pairs(d)
+        column, slope = alpha * variance_slope(variance, eps), 4 * beta * d / pairs(d)
+        by_k, matrix = by_samples(h, variance, delta) if few else (None, None)
+        ctx.by_samples = matrix is not None
+        if ctx.by_samples:
+            k = by_k
             column.sub_(variance, alpha=slope)
             matrix.mul_(slope)
         elif beta > 0:
-            k, matrix = clipped(cov, delta)
+            k, matrix = clipped(covariances(h, n, group) if cov is None else cov, delta)
             matrix.mul_(slope).diagonal().copy_(column)
         ctx.factor = (1 if group is None else dist.get_world_size(group)) / (d * (n - 1))
-        ctx.by_samples, ctx.dim = by_samples, dim
+        ctx.dim = dim
         ctx.save_for_backward(x, mean, column, matrix)
         terms = torch.stack([v, k])
         ctx.mark_non_differentiable(terms)
@@ -478,9 +507,14 @@ def centered(x: Tensor, mean: Tensor, dim: int) -> Tensor:
     """
     last = x.movedim(dim, -1)
     if last.is_contiguous():
-        return (last - mean).to(x.dtype).view(-1, len(mean))
+        return less(last, mean).view(-1, len(mean))
     h = x.movedim(dim, 0).clone(memory_format=torch.contiguous_format)
     return h.sub_(mean.view(-1, *[1] * (x.ndim - 1))).view(len(mean), -1).T
+
+
+def less(x: Tensor, mean: Tensor) -> Tensor:
+    """x - mean, computed in the precision of the mean and rounded to the dtype of x in one go."""
+    return torch.sub(x, mean, out=torch.empty_like(x))
 
 
 def variances(h: Tensor, n: int | Tensor, group: dist.ProcessGroup | None) -> Tensor:
@@ -500,49 +534,59 @@ def covariances(h: Tensor, n: int | Tensor, group: dist.ProcessGroup | None) -> 
 
 
 def gram(h: Tensor) -> Tensor:
-    """HᵀH with sums in float32 or better: (n, d) -> (d, d)."""
+    """HᵀH with sums in float32 or better: (..., n, d) -> (..., d, d), or, in half precision,
+    (n, d) -> (d, d)."""
     if h.is_cuda and h.dtype in (torch.float16, torch.bfloat16):
         if torch.__version__ >= (2, 8):
             return torch.mm(h.T, h, out_dtype=torch.float32)
         h = h.float()
     if h.dtype == torch.float16:  # a sum of squares soon passes 65,504
         h = h.float()
-    return full_precision(symmetric(h.T))
+    return full_precision(symmetric(h.mT))
 
 
 def plus_product(grad: Tensor, x: Tensor, mean: Tensor, matrix: Tensor, dim: int) -> Tensor:
-    """grad + HM, with H the centered samples of x. A vector (d,) stands for the diagonal matrix."""
+    """grad + HM, with H the centered samples of x. A vector (d,) stands for the diagonal matrix.
+
+    In float32 as grad + XM - 1 (meanᵀ M), wherever X is a matrix as it lies: H would be a copy.
+    """
     if matrix.ndim == 1:
         column = [1] * x.ndim
         column[dim] = len(matrix)
         return (grad + (x - mean.view(column)) * matrix.view(column)).to(grad.dtype)
-    d = len(matrix)
+    d, exact, last = len(matrix), full_precision(x) is x, x.movedim(dim, -1)
     if dim == 1 and x.ndim > 2 and x.is_contiguous() and x[0, 0].numel() >= MANY_POSITIONS:
-        h, matrix = in_range((x.flatten(2) - mean[:, None]).to(x.dtype), matrix)
-        added = torch.empty_like(h)  # (b, d, positions)
-        torch.baddbmm(grad.flatten(2), matrix.expand(len(x), d, d), h, out=added)
+        maps = x.flatten(2)  # (b, d, positions)
+        h, mix = in_range(maps if exact else less(maps, mean[:, None]), matrix)
+        added = torch.empty_like(h)
+        torch.baddbmm(grad.flatten(2), mix.expand(len(x), d, d), h, out=added)
+        added = added.sub_(product(matrix, mean[:, None])) if exact else added
         return added.view_as(x)
-    h = centered(x, mean, dim)
-    if h.stride(1) == 1:  # features are the last axis in memory
-        last = grad.movedim(dim, -1)
-        h, matrix = in_range(h, matrix)
-        added = torch.addmm(last.reshape(-1, d), h, matrix, out=torch.empty_like(h))
+    if last.is_contiguous():
+        h, mix = in_range((last if exact else less(last, mean)).view(-1, d), matrix)
+        passing = grad.movedim(dim, -1).reshape(-1, d)
+        added = torch.addmm(passing, h, mix, out=torch.empty_like(h))
+        added = added.sub_(product(mean[None], matrix)) if exact else added
         return added.view(last.shape).movedim(-1, dim)
-    h, matrix = in_range(h.T, matrix)
-    added = torch.mm(matrix, h, out=torch.empty_like(h))
+    h, mix = in_range(centered(x, mean, dim).T, matrix)
+    added = torch.mm(mix, h, out=torch.empty_like(h))
     return grad + added.view(x.movedim(dim, 0).shape).movedim(0, dim)
 
 
 def plus_samples(grad, x, mean, matrix, column, dim) -> Tensor:
-    """grad + GH + H diag(column), with H the n centered samples of x, G (n, n), column (d,)."""
-    h = centered(x, mean, dim)
-    if h.stride(1) == 1:  # features are the last axis in memory
-        last = grad.movedim(dim, -1)
+    """grad + GH + H diag(column), with H the n centered samples of x, G (n, n), column (d,).
+
+    G takes the mean out by itself: it is HHᵀ, and columns of H sum to zero. So GX will do.
+    """
+    last, exact = x.movedim(dim, -1), full_precision(x) is x
+    if last.is_contiguous():
+        h = (last if exact else less(last, mean)).view(-1, len(mean))
         scaled, mix = in_range(h, matrix)
-        added = torch.addmm(last.reshape(h.shape), mix, scaled, out=torch.empty_like(h))
-        added.add_(h * column)
+        passing = grad.movedim(dim, -1).reshape(h.shape)
+        added = torch.addmm(passing, mix, scaled, out=torch.empty_like(h))
+        added = added.addcmul_(h, column).sub_(mean * column) if exact else added.add_(h * column)
         return added.view(last.shape).movedim(-1, dim)
-    h = h.T
+    h = centered(x, mean, dim).T
     scaled, mix = in_range(h, matrix)
     added = torch.mm(scaled, mix, out=torch.empty_like(h)).add_(h * column[:, None])
     return grad + added.view(x.movedim(dim, 0).shape).movedim(0, dim)

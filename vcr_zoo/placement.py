@@ -412,7 +412,9 @@ class Penalties:
             raise RuntimeError(
                 f"the forward pass did not regularize {missed[0]}"
                 f"{f' and {len(missed) - 1} more' if missed[1:] else ''}: is the model in training "
-                "mode? Activation checkpointing must use use_reentrant=False."
+                "mode? Activation checkpointing must use use_reentrant=False. Where torch.compile "
+                "met the architecture without taps first, set torch._dynamo.config."
+                "skip_nnmodule_hook_guards = False before, or it takes that graph again."
             )
         penalties = [penalty for _, penalty, _ in done]
         terms = {}  # (V, K) of every placement; of a module that is called twice there are two
@@ -571,7 +573,9 @@ def attach(
         (loss + collected.total).backward()
 
     Only modules in training mode are tapped, and only while gradients are recorded. With both
-    weights zero nothing is attached. Attach before copying, compiling or distributing the model.
+    weights zero nothing is attached. Attach before copying, compiling or distributing the model;
+    who compiles it with and without taps in one process sets
+    torch._dynamo.config.skip_nnmodule_hook_guards = False, as training does.
 
     Args:
         layers: where, see `find`; the penalties of all placements are summed (arXiv 2306.13292).

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 import timm
@@ -39,6 +40,7 @@ class Step:
     cycle: int = 1  # steps until every placement had its turn; all figures are means over them
 
 
+@torch._dynamo.config.patch(skip_nnmodule_hook_guards=False)  # five networks, no shared graph
 def bench(
     model: str = "resnet50",
     size: int = 96,
@@ -47,8 +49,9 @@ def bench(
     rows: int = 64,
     variant: str | None = None,
     share: float | None = None,
+    every: int | None = None,
     amp: bool = False,
-    compile: bool = False,
+    compile: str | None = None,
     device: str = "cpu",
     channels_last: bool = False,
     repeats: int = 20,
@@ -62,7 +65,9 @@ def bench(
     the naive loss adds over the time that this step adds, where it adds any.
 
     Args:
-        rows, variant, share: of the sampled step, as `attach` takes them.
+        rows, variant, share, every: of the sampled step, as `attach` takes them; every is 1 unless
+            given where the step is compiled, as in training.
+        compile: backend of torch.compile.
         seed: of the order, and a name for this process: what differs from one process to the next
             is as much as what differs within one.
         results: file that receives each ratio, which `vcr-zoo card --add` takes.
@@ -70,12 +75,16 @@ def bench(
     settings = {k: v for k, v in locals().items() if k != "results"}
     taps = {
         "exact": {"rows": None},
-        "sampled": {"rows": rows, "variant": variant, "share": share},
+        "sampled": {"rows": rows, "variant": variant, "share": share, "every": every},
     }
+    if compile and every is None:
+        taps["sampled"]["every"] = 1
     steps = {
         name: make(name, model, size, layers, taps.get(name), compile, device, channels_last)
         for name in ("plain", "naive", "exact", "sampled", "batchnorm")
     }
+    for step in steps.values():  # each goes on from its own step as often as the others do
+        step.cycle = max(other.cycle for other in steps.values())
     shape = (batch, *images_of(steps["plain"].model, size))
     images = torch.randn(shape, device=device)
     if channels_last:
@@ -100,7 +109,17 @@ def as_results(found: dict[str, dict[str, float]], settings: dict) -> Iterator[R
     """Each way's median ratio to the plain step; the seed stands for the process."""
     on = "{model}, {size} px, batch {batch}".format(**settings)
     usual = {name: p.default for name, p in inspect.signature(bench).parameters.items()}
-    others = ("layers", "rows", "variant", "share", "amp", "compile", "device", "channels_last")
+    others = (
+        "layers",
+        "rows",
+        "variant",
+        "share",
+        "every",
+        "amp",
+        "compile",
+        "device",
+        "channels_last",
+    )
     said = {"amp": "bfloat16"}
     named = [
         said.get(name, name) if settings[name] is True else f"{name} {settings[name]}"
@@ -150,11 +169,12 @@ def make(name, model, size, layers, tap, compile, device, channels_last) -> Step
         collect, cycle = penalties.collect, max(k for k, _ in penalties.turns)
     elif name != "plain":
         collect = hooked(network, find(network, layers, input_size), naive=name == "naive")
-    call = torch.compile(network) if compile else network
+    if compile:
+        network.compile(backend=compile)
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor | float]:
         with collect() as collected:
-            output = call(images)
+            output = network(images)
         return output, collected.total
 
     return Step(forward, network, cycle=cycle)
@@ -222,7 +242,7 @@ def take(step: Step, images: Tensor, target: Tensor, amp: bool) -> None:
 
 def timed(step: Step, images: Tensor, target: Tensor, amp: bool) -> float:
     """Seconds of one step, with the device's work done."""
-    wait = torch.cuda.synchronize if images.is_cuda else lambda: None
+    wait = partial(torch.cuda.synchronize, images.device) if images.is_cuda else lambda: None
     wait()
     start = time.perf_counter()
     for _ in range(step.cycle):
@@ -235,16 +255,16 @@ def measure(step: Step, images: Tensor, target: Tensor, amp: bool) -> None:
     """Warm up; count FLOPs, and the memory of the largest step."""
     for _ in range(2 * step.cycle):
         take(step, images, target, amp)
-    with FlopCounterMode(display=False) as counter:
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         for _ in range(step.cycle):
             take(step, images, target, amp)
     step.flops = counter.get_total_flops() / step.cycle
     if images.is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        others = torch.cuda.memory_allocated()  # the networks of all steps
+        torch.cuda.reset_peak_memory_stats(images.device)
+        others = torch.cuda.memory_allocated(images.device)  # the networks of all steps
         for _ in range(step.cycle):
             take(step, images, target, amp)
-        step.memory = torch.cuda.max_memory_allocated() - others
+        step.memory = torch.cuda.max_memory_allocated(images.device) - others
         return
     turns = [saved_bytes(step, images, target, amp) for _ in range(step.cycle)]
     step.memory, step.matrices = max(turns, key=sum)

@@ -88,8 +88,17 @@ def add_bench_step(benches) -> None:
     parser.add_argument("--rows", type=int, default=64, help="of the sampled step (default: 64)")
     parser.add_argument("--variant", help="of the sampled step; see docs/vcr.md")
     parser.add_argument("--share", type=float, help="of the sampled step's gradient")
+    parser.add_argument(
+        "--every", type=int, help="of the sampled step: turns (default: 4; 1 with --compile)"
+    )
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
-    parser.add_argument("--compile", action="store_true", help="with torch.compile")
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="inductor",
+        metavar="BACKEND",
+        help="with torch.compile (default of BACKEND: inductor)",
+    )
     parser.add_argument("--channels-last", action="store_true")
     add_device(parser)
     parser.add_argument("--repeats", type=int, default=20, help="(default: 20)")

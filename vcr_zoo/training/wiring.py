@@ -362,7 +362,8 @@ def finish(parts: Parts) -> None:
             use_warmup=args.model_ema_warmup,
             device="cpu" if args.model_ema_force_cpu else None,
         )
-    if args.torchcompile:
+    if args.torchcompile:  # a network with taps shares no graph with one without
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
         task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
         if task.has_ema():
             task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
