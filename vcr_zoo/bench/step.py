@@ -26,6 +26,8 @@ from vcr_zoo.penalty import penalty
 from vcr_zoo.placement import Placement, attach, default_input_size, find
 from vcr_zoo.results import Result, append, hardware, versions
 
+METRICS = ("ratio", "memory", "cosine", "cosine_of_mean")  # that results keep
+
 
 @dataclass
 class Step:
@@ -70,7 +72,7 @@ def bench(
         compile: backend of torch.compile.
         seed: of the order, and a name for this process: what differs from one process to the next
             is as much as what differs within one.
-        results: file that receives each ratio, which `vcr-zoo card --add` takes.
+        results: file that receives each of METRICS, which `vcr-zoo card --add` takes.
     """
     settings = {k: v for k, v in locals().items() if k != "results"}
     taps = {
@@ -83,8 +85,6 @@ def bench(
         name: make(name, model, size, layers, taps.get(name), compile, device, channels_last)
         for name in ("plain", "naive", "exact", "sampled", "batchnorm")
     }
-    for step in steps.values():  # each goes on from its own step as often as the others do
-        step.cycle = max(other.cycle for other in steps.values())
     shape = (batch, *images_of(steps["plain"].model, size))
     images = torch.randn(shape, device=device)
     if channels_last:
@@ -93,10 +93,11 @@ def bench(
     for step in steps.values():
         measure(step, images, target, amp)
     order, shuffle = list(steps.values()), random.Random(seed).shuffle
+    at_once = max(step.cycle for step in order)  # each follows its own step as often as the others
     for _ in range(repeats):
         shuffle(order)  # so that none always follows the same one
         for step in order:
-            step.seconds.append(timed(step, images, target, amp))
+            step.seconds.append(timed(step, images, target, amp, at_once))
     found = {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
     if not penalty_of(settings):  # else the exact step has another gradient
         found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images)
@@ -106,7 +107,8 @@ def bench(
 
 
 def as_results(found: dict[str, dict[str, float]], settings: dict) -> Iterator[Result]:
-    """Each way's median ratio to the plain step; the seed stands for the process."""
+    """What each way takes beside the plain step, time and memory, and how the sampled gradient
+    lies to the exact one; the seed stands for the process."""
     on = "{model}, {size} px, batch {batch}".format(**settings)
     usual = {name: p.default for name, p in inspect.signature(bench).parameters.items()}
     others = (
@@ -126,18 +128,18 @@ def as_results(found: dict[str, dict[str, float]], settings: dict) -> Iterator[R
         for name in others
         if settings[name] != usual[name]
     ]
+    stamp = {"versions": versions() | {"hardware": hardware(settings["device"])}}
+    stamp |= {"command": command_of(settings), "seed": settings["seed"], "model": settings["model"]}
     for arm in [name for name in found if name != "plain"]:
-        yield Result(
-            model=settings["model"],
-            data=", ".join([on, *named]),
-            protocol="bench step",
-            metric="ratio",
-            value=found[arm]["ratio"],
-            seed=settings["seed"],
-            settings={"arm": arm} | penalty_of(settings),
-            versions=versions() | {"hardware": hardware(settings["device"])},
-            command=command_of(settings),
-        )
+        for metric in (name for name in METRICS if name in found[arm]):
+            yield Result(
+                data=", ".join([on, *named]),
+                protocol="bench step",
+                metric=metric,
+                value=found[arm][metric],
+                settings={"arm": arm} | penalty_of(settings),
+                **stamp,
+            )
 
 
 def penalty_of(settings: dict) -> dict:
@@ -240,15 +242,15 @@ def take(step: Step, images: Tensor, target: Tensor, amp: bool) -> None:
     step.model.zero_grad()
 
 
-def timed(step: Step, images: Tensor, target: Tensor, amp: bool) -> float:
-    """Seconds of one step, with the device's work done."""
+def timed(step: Step, images: Tensor, target: Tensor, amp: bool, at_once: int) -> float:
+    """Seconds of one step, mean of so many in a row, with the device's work done."""
     wait = partial(torch.cuda.synchronize, images.device) if images.is_cuda else lambda: None
     wait()
     start = time.perf_counter()
-    for _ in range(step.cycle):
+    for _ in range(at_once):
         take(step, images, target, amp)
     wait()
-    return (time.perf_counter() - start) / step.cycle
+    return (time.perf_counter() - start) / at_once
 
 
 def measure(step: Step, images: Tensor, target: Tensor, amp: bool) -> None:

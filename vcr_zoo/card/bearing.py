@@ -29,7 +29,7 @@ TRIED = {  # protocol, beside those of pairs -> metrics that are asked for
     "finetune dr-tune": ("top1",),
     JOINT: ("top1",),
     STARVED: ("auc",),
-    STEP: ("ratio",),
+    STEP: ("ratio", "memory", "cosine", "cosine_of_mean"),
 }
 
 
@@ -187,7 +187,7 @@ def starved(known: Known) -> Iterable[Row]:
 def times_less(known: Known) -> Iterable[Row]:
     """How many times what autograd adds to a step is what the closed form adds, of all samples:
     more than the 5 that are claimed, or less."""
-    for label, arms in steps(known).items():
+    for label, arms in steps(known.results).items():
         found = paired(
             (arms["naive"][s] - 1) / (arms["exact"][s] - 1)
             for s in arms["naive"].keys() & arms["exact"].keys()
@@ -200,7 +200,7 @@ def beside_norm(arm: str):
     """What a BatchNorm adds to a step less what VCR adds."""
 
     def measured(known: Known) -> Iterable[Row]:
-        for label, arms in steps(known).items():
+        for label, arms in steps(known.results).items():
             seeds = arms[arm].keys() & arms["batchnorm"].keys()
             gaps = [arms["batchnorm"][s] - arms[arm][s] for s in seeds]
             yield from enough({(label,): gaps}, sign=0)
@@ -208,12 +208,14 @@ def beside_norm(arm: str):
     return measured
 
 
-def steps(known: Known) -> dict[str, dict[str, dict[int, float]]]:
+def steps(
+    results: Iterable[Result], metric: str = "ratio"
+) -> dict[str, dict[str, dict[int, float]]]:
     """Steps as multiples of the plain one, by what was timed, arm and process."""
     found = defaultdict(lambda: defaultdict(dict))
-    for r in known.results:
+    for r in results:
         plainly = r.settings.keys() <= {"arm"}  # VCR as it is, of no variant
-        if (r.protocol, r.metric) == (STEP, "ratio") and plainly:
+        if (r.protocol, r.metric) == (STEP, metric) and plainly:
             found[r.data][r.settings["arm"]][r.seed] = r.value
     return found
 

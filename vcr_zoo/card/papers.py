@@ -52,7 +52,7 @@ BY_DEPTH = (
 BY_CONCAT = "vcr-zoo concat 'a{seed}' 'b{seed}' --long 'long{seed}' --data SET --seeds 0 1 2 3 4"
 BY_STEP = (
     "for n in 0 1 2 3 4; do vcr-zoo bench step --model NAME --size PIXELS --batch IMAGES "
-    "--repeats 5 --seed $n --results FILE; done"
+    "--repeats 3 --seed $n --results FILE; done"
 )
 BY_FINETUNE = (
     "vcr-zoo finetune NAME --data SET --method full dr-tune --size 200 --test 1000 --budget 6 "
