@@ -92,7 +92,7 @@ def test_another_penalty_can_be_measured_and_is_named(tmp_path):
     found = bench(**SMALL, variant="relative", share=0.25, results=path)
 
     assert "cosine" not in found["sampled"] and found["sampled"]["flops"] > 1
-    (row,) = [r for r in read(path) if r.settings["arm"] == "sampled"]
+    row, *_ = [r for r in read(path) if r.settings["arm"] == "sampled"]
     assert row.data.endswith(", variant relative, share 0.25")
     assert "--variant relative --share 0.25" in row.command and "None" not in row.command
 
@@ -133,13 +133,15 @@ def test_the_command_prints_one_json_object_and_writes_it_as_results(tmp_path):
     found, rows = json.loads(output.stdout), read(tmp_path / "steps.jsonl")
     assert set(found) == {"plain", "naive", "exact", "sampled", "batchnorm"}
     assert found.pop("plain")["ratio"] == 1
-    stated = {arm: figures["ratio"] for arm, figures in found.items()}
-    assert {r.settings["arm"]: r.value for r in rows} == stated
+    for metric in ("ratio", "memory"):
+        stated = {arm: figures[metric] for arm, figures in found.items()}
+        assert {r.settings["arm"]: r.value for r in rows if r.metric == metric} == stated
+    assert sum(r.metric.startswith("cosine") for r in rows) == 2
     assert {(r.seed, r.data) for r in rows} == {(3, "test_resnet, 32 px, batch 4, bfloat16")}
     (line,) = {r.command for r in rows}
     args = parser_of("step").parse_args(line.split()[3:])
     assert (args.model, args.repeats, args.seed, args.amp) == ("test_resnet", 3, 3, True)
-    assert not args.compile and not args.channels_last
+    assert args.compile is None and not args.channels_last
 
 
 def parser_of(name):
