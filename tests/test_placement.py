@@ -277,6 +277,35 @@ def test_activation_checkpointing_gives_the_same_gradient():
         torch.testing.assert_close(plain, again)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("rows", [8, None])
+def test_a_tapped_network_on_a_gpu_waits_for_nothing(rows, channels_last):
+    """From the draw of rows to the last gradient, under autocast; gradients are the CPU's."""
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    found = {}
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = small().to(device, memory_format=form)
+        penalties = attach(model, rows=rows, every=1, input_size=SIZE)
+        x = images(8).to(device, memory_format=form)
+        for repeat in range(2):  # the first one sets the device up
+            model.zero_grad()
+            penalties.step = 0
+            torch.cuda.set_sync_debug_mode("error" if repeat else "default")
+            try:
+                with torch.autocast(device, torch.bfloat16), penalties.collect() as collected:
+                    model(x)
+                collected.total.backward()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        found[device] = torch.cat(grads).double().cpu()
+
+    assert nn.functional.cosine_similarity(*found.values(), dim=0) > 0.99
+
+
 def test_compiled_whole_and_eager_agree():
     """One graph, no break in it, the same penalty and gradient."""
 

@@ -506,7 +506,8 @@ def flops(
     placements: list[Placement], turns: list[tuple[int, int]], pictures: int, rows: int | None
 ) -> float:
     """What the penalties compute for one of a batch of pictures, mean over steps: two products of
-    the samples with (d, d) matrices, HᵀH in forward and HM in backward."""
+    the samples with (d, d) matrices, HᵀH in forward and HM in backward. (At most: of fewer samples
+    than features it may be products with (n, n) matrices.)"""
     total = 0.0
     for place, (every, _) in zip(placements, turns, strict=True):
         n = place.rows_per_image * pictures
