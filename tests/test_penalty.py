@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from vcr_zoo import penalty as penalties
 from vcr_zoo.penalty import covariance, covariance_penalty, penalty, strided, tap, variance_penalty
 
 LAYOUTS = {
@@ -189,6 +190,30 @@ def test_few_rows_cost_no_matrix_of_the_features_size():
     assert max(tensor.numel() for tensor in kept) == 16 * 256
 
 
+@pytest.mark.parametrize("deviation, side", [((0.5, 0.5), 16), ((0.5, 1e-3), 40), ((3, 0.5), 40)])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_few_samples_keep_their_own_matrix_where_it_tells_enough(sampled, deviation, side):
+    """16 samples of 40 features: theirs, unless one variance is nearly all, or above delta."""
+    kept = []
+    x = deviation[1] * torch.randn(64 if sampled else 16, 40)
+    x[:, 0] *= deviation[0] / deviation[1]
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape), lambda t: t):
+        tap(x.requires_grad_(), 1.0, 1.0, rows=16 if sampled else None)
+
+    assert {s[0] for s in kept if len(s) == 2 and s[0] == s[1]} == {side}
+
+
+def test_without_torchs_counters_gradients_are_copied(monkeypatch):
+    """They are private, and may be gone one day."""
+    monkeypatch.setattr(penalties, "COUNTED", False)
+    after, before = [], []
+    x = torch.randn(4, 25, 6, requires_grad=True)
+    y, loss = tap(Handed.apply(x, before), 1.0, 1.0, rows=8, offset=1)
+    (Handed.apply(y, after).square().sum() + loss).backward()
+
+    assert before[0] != after[1]
+
+
 def test_three_functions_are_the_written_out_loss():
     """The readable definition, which the naive benchmark also uses, is the same loss."""
     x = 0.8 * torch.randn(30, 6, dtype=torch.float64)
@@ -273,7 +298,9 @@ def scaled(tapped, factor):
 def test_float32_bears_means_far_from_zero(channels_last, dim, shape):
     """A hundred deviations away, where a mean that is left in a product would show."""
     torch.manual_seed(0)
-    x = 0.5 * torch.randn(shape) + 50 * torch.rand(12).view([-1, *[1] * (len(shape) - 1 - dim)])
+    after = len(shape) - 1 - dim % len(shape)
+    x = 0.5 * torch.randn(shape) + 50 * torch.rand(12).view([-1, *[1] * after])
+    assert x.shape == shape
     if channels_last and dim == 1:
         x = x.contiguous(memory_format=torch.channels_last)
     found = gradients(x, torch.zeros_like(x), lambda x: tap(x, 1.0, 1.0, dim=dim))

@@ -273,7 +273,7 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
             model = from_checkpoint(path)
         elif name.startswith(RANDOM):
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+                torch.default_generator.manual_seed(0)
                 model = timm.create_model(name.removeprefix(RANDOM))
         elif name in BASELINES:
             model = timm.create_model(name)

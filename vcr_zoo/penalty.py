@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 MANY_POSITIONS = 128  # of a picture, from where one product for each is as fast as one for all
 LEFT = 0.1  # share of the squares of G that K has to be, to be told from their rounding
-COUNTED = hasattr(torch._C, "_storage_Use_Count") and hasattr(Tensor, "_use_count")  # not promised
+COUNTED = hasattr(torch._C, "_storage_Use_Count") and hasattr(Tensor, "_use_count")  # private
 
 
 def covariance(features: Tensor) -> Tensor:
@@ -223,8 +223,8 @@ class Sample(torch.autograd.Function):
     def backward(ctx, grad, few):
         if ctx.share is not None:
             few = to_share(few, grad, ctx.share)
-        known = COUNTED and not torch.compiler.is_compiling() and not overlapping(grad)
-        if not known or count_holders(grad) != holders_of_own():
+        countable = COUNTED and not torch.compiler.is_compiling() and not overlapping(grad)
+        if not countable or count_holders(grad) != holders_of_own():
             grad = grad.clone()
         if ctx.channels_last:  # also if nothing but the few had a gradient
             grad = grad.contiguous(memory_format=torch.channels_last)
@@ -324,7 +324,8 @@ class Terms(torch.autograd.Function):
     nothing is clipped: HC = GH, and the squares of G sum to those of C. There the diagonal of C
     has to be taken out again: offdiag C = C - diag(var), whence H offdiag C = GH - H diag(var).
     Where a few variances are nearly all that there is, that is a small difference of large numbers,
-    and C is computed after all.
+    and C is computed after all. Only a CPU, outside of compiled graphs, can ask for either: others
+    take G where delta is None, and C where it is not.
 
     In half precision the centered rows are rounded to it, as in `Tap`; all products are float32.
     """
@@ -366,7 +367,7 @@ class Terms(torch.autograd.Function):
 def by_samples(h: Tensor, variance: Tensor, delta: float | None):
     """K and G = HHᵀ / (n - 1) of fewer samples than features: (..., n, d) -> (...), (..., n, n).
 
-    None of both where C is to be computed instead: see `Terms`.
+    None of both where C is to be computed instead: see `Terms`. One for all of a stack.
     """
     n, d = h.shape[-2:]
     if n >= d or not nothing_clipped(variance, delta):
@@ -548,13 +549,15 @@ def gram(h: Tensor) -> Tensor:
 def plus_product(grad: Tensor, x: Tensor, mean: Tensor, matrix: Tensor, dim: int) -> Tensor:
     """grad + HM, with H the centered samples of x. A vector (d,) stands for the diagonal matrix.
 
-    In float32 as grad + XM - 1 (meanᵀ M), wherever X is a matrix as it lies: H would be a copy.
+    On a CPU in float32 or better as grad + XM - 1 (meanᵀ M), wherever X is a matrix as it lies: H
+    would be a copy. (A GPU may round X, with its mean, to TF32.)
     """
     if matrix.ndim == 1:
         column = [1] * x.ndim
         column[dim] = len(matrix)
         return (grad + (x - mean.view(column)) * matrix.view(column)).to(grad.dtype)
-    d, exact, last = len(matrix), full_precision(x) is x, x.movedim(dim, -1)
+    d, last = len(matrix), x.movedim(dim, -1)
+    exact = x.dtype == mean.dtype and x.device.type == "cpu"
     if dim == 1 and x.ndim > 2 and x.is_contiguous() and x[0, 0].numel() >= MANY_POSITIONS:
         maps = x.flatten(2)  # (b, d, positions)
         h, mix = in_range(maps if exact else less(maps, mean[:, None]), matrix)
@@ -574,19 +577,15 @@ def plus_product(grad: Tensor, x: Tensor, mean: Tensor, matrix: Tensor, dim: int
 
 
 def plus_samples(grad, x, mean, matrix, column, dim) -> Tensor:
-    """grad + GH + H diag(column), with H the n centered samples of x, G (n, n), column (d,).
-
-    G takes the mean out by itself: it is HHᵀ, and columns of H sum to zero. So GX will do.
-    """
-    last, exact = x.movedim(dim, -1), full_precision(x) is x
-    if last.is_contiguous():
-        h = (last if exact else less(last, mean)).view(-1, len(mean))
+    """grad + GH + H diag(column), with H the n centered samples of x, G (n, n), column (d,)."""
+    h = centered(x, mean, dim)
+    if h.stride(1) == 1:  # features are the last axis in memory
+        last = grad.movedim(dim, -1)
         scaled, mix = in_range(h, matrix)
-        passing = grad.movedim(dim, -1).reshape(h.shape)
-        added = torch.addmm(passing, mix, scaled, out=torch.empty_like(h))
-        added = added.addcmul_(h, column).sub_(mean * column) if exact else added.add_(h * column)
+        added = torch.addmm(last.reshape(h.shape), mix, scaled, out=torch.empty_like(h))
+        added.add_(h * column)
         return added.view(last.shape).movedim(-1, dim)
-    h = centered(x, mean, dim).T
+    h = h.T
     scaled, mix = in_range(h, matrix)
     added = torch.mm(scaled, mix, out=torch.empty_like(h)).add_(h * column[:, None])
     return grad + added.view(x.movedim(dim, 0).shape).movedim(0, dim)

@@ -585,8 +585,7 @@ def attach(
         delta, eps: see `vcr_zoo.penalty.tap`.
         rows: at most so many samples of each map or sequence take part in a step, others in the
             next, which makes the penalty nearly free; None takes all. Pooled vectors are few and
-            all take part. Squared covariances of few samples come out larger, by about the
-            product of the variances / (rows - 1).
+            all take part. Squared covariances of few samples come out larger: see docs/vcr.md.
         every: maps and sequences take turns, each in one of so many steps with so many times its
             weights; None: 4 where `rows` are sampled and 1, all in every step, where all are taken.
         variant: of `vcr_zoo.variants`, instead of VCR as it is.

@@ -63,7 +63,8 @@ def bench(
     """Each step's {seconds, ratio, low, high, memory, matrices, flops}.
 
     `ratio` is the median over repeats of the step's seconds by the plain step's beside it, `low`
-    and `high` the quartiles; memory and FLOPs are ratios too. `naive_over_added` is the time that
+    and `high` the quartiles, of fewer than four the extremes; memory and FLOPs are ratios too, the
+    latter of the step as it is uncompiled. `naive_over_added` is the time that
     the naive loss adds over the time that this step adds, where it adds any.
 
     Args:
@@ -100,7 +101,7 @@ def bench(
             step.seconds.append(timed(step, images, target, amp, at_once))
     found = {name: figures(step, steps["plain"], steps["naive"]) for name, step in steps.items()}
     if not penalty_of(settings):  # else the exact step has another gradient
-        found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images)
+        found["sampled"] |= fidelity(steps["exact"], steps["sampled"], images, amp)
     for one in as_results(found, settings) if results else ():
         append(results, one)
     return found
@@ -291,13 +292,16 @@ def saved_bytes(step: Step, images: Tensor, target: Tensor, amp: bool) -> tuple[
     return features, sum(size for square, size in kept.values() if square)
 
 
-def fidelity(exact: Step, sampled: Step, images: Tensor, draws: int = 16) -> dict[str, float]:
+def fidelity(
+    exact: Step, sampled: Step, images: Tensor, amp: bool, draws: int = 16
+) -> dict[str, float]:
     """Cosine between the penalty's gradient from sampled and from all rows, over all parameters:
     mean of single steps, and of the mean over `draws` steps, or a few more to end a cycle."""
     draws = -(-draws // sampled.cycle) * sampled.cycle
 
     def gradient(step: Step) -> Tensor:
-        _, added = step.forward(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
+            _, added = step.forward(images)
         parameters = [p for p in step.model.parameters() if p.requires_grad]
         parts = torch.autograd.grad(added, parameters, materialize_grads=True)
         return torch.cat([part.flatten() for part in parts]).double()

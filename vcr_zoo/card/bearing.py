@@ -211,7 +211,7 @@ def beside_norm(arm: str):
 def steps(
     results: Iterable[Result], metric: str = "ratio"
 ) -> dict[str, dict[str, dict[int, float]]]:
-    """Steps as multiples of the plain one, by what was timed, arm and process."""
+    """What a benchmark's processes found, by what was timed, arm and process."""
     found = defaultdict(lambda: defaultdict(dict))
     for r in results:
         plainly = r.settings.keys() <= {"arm"}  # VCR as it is, of no variant

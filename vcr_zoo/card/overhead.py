@@ -1,6 +1,7 @@
 """What VCR adds to a training step, over processes: README's table, and the method's longer one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from statistics import fmean
 
 from vcr_zoo.results import Result, paired
 
@@ -35,8 +36,8 @@ def overhead_table(results: Iterable[Result], also: bool = False) -> str:
         if all(len(arms.get(arm, ())) >= SEEDS for arm in ARMS):
             line = [label, *(multiple(arms[arm].values()) for arm in ARMS)]
             for metric, arm in ALSO if also else ():
-                found = others[metric].get(label, {}).get(arm)
-                line.append(f"{paired(found.values()).mean:.3f}" if found else "")
+                found = others[metric].get(label, {}).get(arm, {})
+                line.append(f"{fmean(found.values()):.3f}" if len(found) >= SEEDS else "")
             lines.append(line)
     if not lines:
         return "(None yet.)"
@@ -45,7 +46,7 @@ def overhead_table(results: Iterable[Result], also: bool = False) -> str:
     return rows(head, lines)
 
 
-def multiple(ratios: Sequence[float]) -> str:
+def multiple(ratios: Iterable[float]) -> str:
     """1.04 [1.02, 1.06]"""
     found = paired(ratios)
     return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"

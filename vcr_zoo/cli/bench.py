@@ -103,7 +103,7 @@ def add_bench_step(benches) -> None:
     add_device(parser)
     parser.add_argument("--repeats", type=int, default=20, help="(default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of this process (default: 0)")
-    parser.add_argument("--results", metavar="FILE", help="receives ratios and cosines")
+    parser.add_argument("--results", metavar="FILE", help="receives ratios, memory and cosines")
 
 
 def add_bench_inspect(benches) -> None:

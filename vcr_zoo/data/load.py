@@ -26,10 +26,12 @@ def is_named(name: str) -> bool:
 def named(where: str | Path) -> str:
     """The name that `load` takes of a folder's path, my/pictures or my/pictures@32: folder/PATH;
     anything else as it is."""
+    if str(where) in DATASETS or str(where) in BASELINES or is_own(str(where)):
+        return str(where)
     path = str(Path(where).expanduser())
     place, at, size = path.rpartition("@")
     there = Path(path).is_dir() or (at and size.isdigit() and Path(place).is_dir())
-    return f"folder/{path}" if there and str(where) not in DATASETS else str(where)
+    return f"folder/{path}" if there else str(where)
 
 
 def described(name: str) -> Dataset:

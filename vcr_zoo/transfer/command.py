@@ -81,12 +81,12 @@ def finetune(
     models = [*models, *([against] if against else [])]
     wanted = cells(models, data, methods, seeds, **more)
     measured, failed, told = {}, 0, set()
+    held = {r.cell() for r in read(out)}
     for number, cell in enumerate(wanted, start=1):
         name = f"{cell.model} on {cell.data}, {cell.method}, seed {cell.seed}"
         options = {"progress": sys.stderr.isatty(), "overwrite": overwrite}
         if folder is not None:
             options["folder"] = kept = place(folder, cell, len(wanted))
-        held = len(read(out))
         ((_, results),) = run([cell], out, **options)
         if isinstance(results, Exception):
             failed += 1
@@ -99,7 +99,7 @@ def finetune(
         shown = f"test top1 {100 * results['top1'].value:.2f} %"
         if known := results.get("validation_top1"):
             shown = f"validation {100 * known.value:.2f} %, {shown}"
-        again = folder is None and len(read(out)) == held
+        again = folder is None and results["top1"].cell() in held
         print(
             f"{number}/{len(wanted)}  {name}: {shown}{f', as in {out}' if again else ''}",
             flush=True,
