@@ -184,6 +184,7 @@ def draw_cost(shown: list[Cost]):
             panel.update_datalim([(one.macs, v) for v in (one.control, one.low, one.high)])
             shift += 8 if side == "left" else -8
             place = {"xytext": (shift, 0), "textcoords": "offset points", "va": "center"}
+            place["bbox"] = {"color": "white", "alpha": 0.8, "pad": 1}  # over others' intervals
             panel.annotate(one.name, (one.macs, one.vcr), ha=side, fontsize=8, **place)
         panel.set(
             xscale="log",
