@@ -105,7 +105,7 @@ def test_a_folder_is_a_data_set_for_every_command(folder, tmp_path, capsys):
 def test_what_cannot_be_ranked_is_answered(folder, tmp_path):
     with pytest.raises(ValueError, match="no networks"):
         rank([], folder)
-    with pytest.raises(LookupError, match=r"no data set 'fmnst'.*Closest: fmnist"):
+    with pytest.raises(LookupError, match=r"no data set 'fmnst', and no folder.*Closest: fmnist"):
         rank([network(tmp_path / "a")], "fmnst")
     with pytest.raises(ValueError, match="1 pictures of 3 classes tell nothing"):
         rank([network(tmp_path / "a")], folder, limit=1)

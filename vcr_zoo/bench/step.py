@@ -27,6 +27,7 @@ from vcr_zoo.placement import Placement, attach, default_input_size, find
 from vcr_zoo.results import Result, append, hardware, versions
 
 METRICS = ("ratio", "memory", "cosine", "cosine_of_mean")  # that results keep
+UNNAMED = ("repeats", "seed", "results")  # settings that do not change what is timed
 
 
 @dataclass
@@ -64,8 +65,8 @@ def bench(
 
     `ratio` is the median over repeats of the step's seconds by the plain step's beside it, `low`
     and `high` the quartiles, of fewer than four the extremes; memory and FLOPs are ratios too, the
-    latter of the step as it is uncompiled. `naive_over_added` is the time that
-    the naive loss adds over the time that this step adds, where it adds any.
+    latter of the step as it is uncompiled. `naive_over_added` is the time that the naive loss adds
+    over the time that this step adds, where it adds any.
 
     Args:
         rows, variant, share, every: of the sampled step, as `attach` takes them; every is 1 unless
@@ -112,17 +113,7 @@ def as_results(found: dict[str, dict[str, float]], settings: dict) -> Iterator[R
     lies to the exact one; the seed stands for the process."""
     on = "{model}, {size} px, batch {batch}".format(**settings)
     usual = {name: p.default for name, p in inspect.signature(bench).parameters.items()}
-    others = (
-        "layers",
-        "rows",
-        "variant",
-        "share",
-        "every",
-        "amp",
-        "compile",
-        "device",
-        "channels_last",
-    )
+    others = [name for name in usual if name not in ("model", "size", "batch", *UNNAMED)]
     said = {"amp": "bfloat16"}
     named = [
         said.get(name, name) if settings[name] is True else f"{name} {settings[name]}"

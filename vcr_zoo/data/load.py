@@ -56,8 +56,8 @@ def row_of(name: str) -> Dataset:
         if Path(name).is_dir():
             raise LookupError(f"{name!r} is a folder and no data set's name: give folder/{name}")
         raise LookupError(
-            f"no data set {name!r}.{closest(name, DATASETS)} `vcr-zoo data list` shows all; your "
-            "own are folder/PATH, wds/PATH or hfds/NAME"
+            f"no data set {name!r}, and no folder.{closest(name, DATASETS)} `vcr-zoo data list` "
+            "shows all; your own are folder/PATH, wds/PATH or hfds/NAME"
         )
     return DATASETS[name]
 
