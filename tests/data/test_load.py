@@ -94,6 +94,15 @@ def test_wrong_names_are_refused_with_the_right_ones(arguments, message):
         load(*arguments)
 
 
+def test_of_a_mistyped_path_the_folder_beside_it_is_meant(tmp_path):
+    """And no data set, however like its name is."""
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(LookupError, match=rf"Closest: {tmp_path}/pictures\. `vcr-zoo data list`"):
+        load(f"{tmp_path}/picture@32")
+    with pytest.raises(LookupError, match=r"and no folder\. `vcr-zoo data list`"):
+        load(f"{tmp_path}/nothing/fmnist")
+
+
 def test_workers_get_the_map_and_not_the_pictures(files):
     """Pickled for a process that is started afresh, Images stay small; subsets go along."""
     images = load("fmnist", folder=files)

@@ -50,7 +50,7 @@ def generated(folder: Path = CARDS, readme: Path | None = None) -> dict[Path, by
     files[folder / "CLAIMS.md"] = claims(results).encode()
     tables = {
         readme: [
-            table(found for found in founds if found.entry.control),
+            table(sorted((found for found in founds if found.entry.control), key=by_source)),
             overhead_table(results),
         ],
         readme.parent / "docs/vcr.md": [overhead_table(results, also=True)],
@@ -63,6 +63,11 @@ def generated(folder: Path = CARDS, readme: Path | None = None) -> dict[Path, by
     }
     tables = {path: made for path, made in tables.items() if path.exists() or path == readme}
     return files | {path: with_tables(path, *made) for path, made in tables.items()}
+
+
+def by_source(found: Evidence) -> tuple[str, str]:
+    """README's order: with labels, then without; by what was learned from."""
+    return found.recipe["task"], found.entry.name.partition(".")[2]
 
 
 def with_tables(path: Path, *made: str) -> bytes:

@@ -56,10 +56,19 @@ def row_of(name: str) -> Dataset:
         if Path(name).is_dir():
             raise LookupError(f"{name!r} is a folder and no data set's name: give folder/{name}")
         raise LookupError(
-            f"no data set {name!r}, and no folder.{closest(name, DATASETS)} `vcr-zoo data list` "
+            f"no data set {name!r}, and no folder.{meant(name)} `vcr-zoo data list` "
             "shows all; your own are folder/PATH, wds/PATH or hfds/NAME"
         )
     return DATASETS[name]
+
+
+def meant(name: str) -> str:
+    """What comes near, for an error: a data set's name, of a path a folder beside it."""
+    if "/" not in name:
+        return closest(name, DATASETS)
+    place = Path(name.partition("@")[0]).expanduser()
+    beside = place.parent.iterdir() if place.parent.is_dir() else []
+    return closest(str(place), [str(folder) for folder in beside if folder.is_dir()])
 
 
 def row_with(name: str, level: str) -> Dataset:

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
 from vcr_zoo.data import DATASETS, load
+from vcr_zoo.data.load import meant
 from vcr_zoo.features import data_config, weights_sha256
-from vcr_zoo.results import closest
 
 from .cka import cka, kernel, kernel_hsic, normalized
 from .collapse import disagreement, nearest_class_correct, self_duality
@@ -216,7 +216,7 @@ def pictures(
     root = Path(data).expanduser()
     named = data in DATASETS or data.startswith(("folder/", "wds/", "hfds/"))
     if not named and not root.is_dir():
-        raise LookupError(f"{data} is neither a data set nor a folder.{closest(data, DATASETS)}")
+        raise LookupError(f"{data} is neither a data set nor a folder.{meant(data)}")
     if named:
         images = load(data, split, level)
     else:
