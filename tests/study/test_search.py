@@ -141,6 +141,7 @@ def test_settings_are_spread_over_the_whole_space(space):
         low, high = scale(kind.low), scale(kind.high)
         shares = sorted((scale(value) - low) / (high - low) for value in values)
         assert all(abs(share - (i + 0.5) / 64) < 0.03 for i, share in enumerate(shares))
+        assert sorted(map(kind.share, values)) == pytest.approx(shares)
 
 
 def test_the_best_is_good_on_other_sets_and_good_enough_on_the_source():

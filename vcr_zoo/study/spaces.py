@@ -23,6 +23,11 @@ class Range:
         value = low + share * (high - low)
         return float(f"{math.exp(value) if self.log else value:.3g}")
 
+    def share(self, value: float) -> float:
+        """The way from low to high at which a number lies; the other way round than `at`."""
+        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return (value - low) / (high - low)
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -110,8 +110,10 @@ def report(found: Sequence[Trial], space: Mapping, recipe: str, options: Sequenc
 def draw(found: Sequence[Trial], space: Mapping, path: Path, title: str) -> None:
     """The response surface: the first two numbers of a space as axes, a panel for each value of its
     first choice, the gain over the recipe as it stands as colour. Crosses lost too much on the
-    source; the best is ringed. A space of one number has the gain as its second axis."""
-    numbers = [name for name, kind in space.items() if isinstance(kind, Range)][:2]
+    source; the best is ringed. A space of one number has the gain as its second axis, of three the
+    last as the size of its dots."""
+    numbers = [name for name, kind in space.items() if isinstance(kind, Range)]
+    numbers, third = numbers[:2], next(iter(numbers[2:]), None)
     choices = (n for n, kind in space.items() if isinstance(kind, Choice) and kind.values[1:])
     split = next(choices, None)
     panels = space[split].values if split else (None,)
@@ -125,6 +127,9 @@ def draw(found: Sequence[Trial], space: Mapping, path: Path, title: str) -> None
     def place(t: Trial) -> tuple[float, float]:
         at = tuple(t.settings[name] for name in numbers)
         return at if at[1:] else (*at, 100 * (t.others - zero))
+
+    def size(t: Trial) -> float:
+        return 20 + 100 * space[third].share(t.settings[third]) if third else 60
 
     figure, axes = plt.subplots(
         1,
@@ -141,7 +146,7 @@ def draw(found: Sequence[Trial], space: Mapping, path: Path, title: str) -> None
             shown = [t for t in here if (t.source >= floor) == fits]
             x, y = zip(*map(place, shown), strict=True) if shown else ((), ())
             colour = [100 * (t.others - zero) for t in shown]
-            drawn = panel.scatter(x, y, c=colour, marker=marker, s=60, **look)
+            drawn = panel.scatter(x, y, c=colour, marker=marker, s=[*map(size, shown)], **look)
         if best in here:
             panel.scatter(*place(best), s=220, facecolors="none", edgecolors="black")
         for axis, name in zip("xy", numbers, strict=False):
@@ -154,7 +159,7 @@ def draw(found: Sequence[Trial], space: Mapping, path: Path, title: str) -> None
     axes[0, 0].set_ylabel(numbers[1] if numbers[1:] else "points above the recipe, other sets")
     if numbers[1:]:
         figure.colorbar(drawn, ax=axes[0].tolist(), label="points above the recipe, other sets")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}\nthe larger a dot, the larger its {third}" if third else title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
