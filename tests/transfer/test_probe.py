@@ -4,7 +4,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from vcr_zoo.features import Features
-from vcr_zoo.transfer.probe import STRENGTHS, probe
+from vcr_zoo.transfer.logistic import fit
+from vcr_zoo.transfer.probe import STRENGTHS, choose, probe
 
 
 def test_strengths_are_kornbliths():
@@ -57,6 +58,20 @@ def test_unconverged_probe_is_an_error_that_says_so(digits):
     """A number from a fit that has not converged is not given out."""
     with pytest.raises(RuntimeError, match="did not converge"):
         probe(*digits, tolerance=1e-12, max_iter=1)
+
+
+def test_the_last_fit_may_take_longer(digits):
+    """Its pictures are more, and their fit harder, than those that C was chosen with."""
+    train, validation, _ = digits
+    few, within = train.subset(torch.arange(20)), {"max_iter": 15}
+    both = torch.cat([few.x, validation.x]), torch.cat([few.y, validation.y])
+    alone = fit(few.x, few.y, 10, [100.0], **within)
+    assert alone.converged.all()
+    assert not fit(*both, 10, [100.0], start=alone, **within).converged.any()
+
+    last, how = choose(few, validation, strengths=(100.0,), **within)
+
+    assert how["gradient"] <= 1e-5 and last.steps > alone.steps
 
 
 def test_one_picture_of_a_class_is_enough_to_fit(digits):

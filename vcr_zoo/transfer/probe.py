@@ -47,7 +47,8 @@ def choose(
     """The classifier of the protocol, fitted on train plus validation, and how it came about.
 
     C, in scikit-learn's convention (`logistic.fit`), is the one with the highest accuracy on
-    validation, of equals the one with the lowest log loss.
+    validation, of equals the one with the lowest log loss. The last fit may take ten times
+    `max_iter` steps.
 
     Returns:
         The fit, and: C, validation_top1, gradient (its largest entry at the end), n (pictures in
@@ -68,9 +69,10 @@ def choose(
     best = max(range(len(ranks)), key=ranks.__getitem__)
     x, y = torch.cat([train.x, validation.x]), torch.cat([train.y, validation.y])
     start = sweep._replace(weight=sweep.weight[best, None], bias=sweep.bias[best, None])
+    settings["max_iter"] = 10 * max_iter  # it is one fit, without which there is no number
     last = fit(x, y, classes, [strengths[best]], start=start, **settings)
     if not last.converged.all():
-        raise RuntimeError(unconverged(last.gradient.item(), max_iter))
+        raise RuntimeError(unconverged(last.gradient.item(), 10 * max_iter))
     return last, {
         "C": strengths[best],
         "validation_top1": ranks[best][0],
