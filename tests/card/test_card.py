@@ -17,7 +17,7 @@ from vcr_zoo.card.evidence import CARDS, DEPTHS, REPRODUCE, lacking
 from vcr_zoo.card.files import BEGIN, END, with_tables
 from vcr_zoo.card.gains import START
 from vcr_zoo.card.metadata import eval_results
-from vcr_zoo.card.pictures import DRAWN, Cost, cost_numbers, overview, sides, stamp_of
+from vcr_zoo.card.pictures import DRAWN, cost_numbers, overview, spread, stamp_of
 from vcr_zoo.card.stats import added, stats
 from vcr_zoo.card.words import code, text
 from vcr_zoo.cli import main
@@ -291,13 +291,10 @@ def test_the_cost_picture_shows_the_headline_and_its_interval(found):
 
 
 def test_names_in_the_cost_picture_do_not_lie_over_each_other():
-    def side(*points: tuple[float, float]) -> list[str]:
-        return sides([Cost("", str(i), macs, 0, vcr, 0, 0) for i, (macs, vcr) in enumerate(points)])
-
-    assert side() == [] and side((4, 70)) == ["left"]
-    assert side((1, 60), (4, 80)) == ["left", "right"]  # towards the middle
-    assert side((2, 70.0), (1, 70.1), (9, 90)) == ["left", "right", "right"]  # text outwards
-    assert side((4, 60), (4, 70), (4.01, 70.1), (1, 80)) == ["right", "right", "left", "left"]
+    """They keep their order and, as far as there is room, their height."""
+    assert spread([], 0.1) == [] and spread([0.2, 0.7], 0.1) == [0.2, 0.7]
+    assert spread([0.5, 0.5, 0.9], 0.1) == pytest.approx([0.5, 0.6, 0.9])
+    assert spread([0.3, 0.95, 0.96, 0.97], 0.1) == pytest.approx([0.3, 0.8, 0.9, 1.0])
 
 
 def is_run(result, protocol: str) -> bool:

@@ -164,14 +164,21 @@ def cost_numbers(founds: Iterable[Evidence]) -> list[Cost]:
 
 def draw_cost(shown: list[Cost]):
     """Accuracy on other sets against what a picture costs, a panel for all that were probed on the
-    same sets: the VCR network joined to its control, with the 95 % interval of the gain."""
+    same sets: the VCR network joined to its control, with the 95 % interval of the gain. Names
+    stand at the right, in the order of their networks' accuracies."""
     panels = list(dict.fromkeys(one.sets for one in shown)) or [""]
+    most = max((sum(one.sets == sets for one in shown) for sets in panels), default=0)
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(1 + 5.6 * len(panels), 4.6), squeeze=False, layout="constrained"
+        1,
+        len(panels),
+        figsize=(1 + 6.4 * len(panels), max(4.6, 0.4 * most)),
+        squeeze=False,
+        layout="constrained",
     )
     for panel, sets in zip(axes[0], panels, strict=True):
         here = sorted((one for one in shown if one.sets == sets), key=lambda one: one.vcr)
-        for i, (one, side) in enumerate(zip(here, sides(here), strict=True)):
+        places = []
+        for i, one in enumerate(here):
             shift = BESIDE * sum(as_dear(one, other) for other in here[:i])
             aside = offset_copy(panel.transData, figure, x=shift, units="points")
             thin = {"color": "gray", "linewidth": 0.8, "zorder": 1, "transform": aside}
@@ -182,10 +189,7 @@ def draw_cost(shown: list[Cost]):
             bounds = {"colors": STYLES["vcr"]["color"], "transform": aside}
             panel.vlines(one.macs, one.low, one.high, **bounds)
             panel.update_datalim([(one.macs, v) for v in (one.control, one.low, one.high)])
-            shift += 8 if side == "left" else -8
-            place = {"xytext": (shift, 0), "textcoords": "offset points", "va": "center"}
-            place["bbox"] = {"color": "white", "alpha": 0.8, "pad": 1}  # over others' intervals
-            panel.annotate(one.name, (one.macs, one.vcr), ha=side, fontsize=8, **place)
+            places.append(aside)
         panel.set(
             xscale="log",
             xlabel="million multiply-accumulates a picture, equal ones side by side",
@@ -196,8 +200,22 @@ def draw_cost(shown: list[Cost]):
         panel.xaxis.set_minor_formatter("")
         panel.autoscale_view(scalex=False)
         costs = [one.macs for one in here] or [1]
-        panel.set_xlim(min(costs) / 3, 4 * max(costs))  # names have room
+        panel.set_xlim(min(costs) / 1.5, 2 * max(costs))
         panel.grid(alpha=0.3)
+        low, high = panel.get_ylim()
+        heights = spread([(one.vcr - low) / (high - low) for one in here], 0.05)
+        line = {"arrowstyle": "-", "color": "gray", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 4}
+        for one, aside, height in zip(here, places, heights, strict=True):
+            panel.annotate(
+                one.name,
+                (one.macs, one.vcr),
+                xycoords=aside,
+                xytext=(1.03, height),
+                textcoords="axes fraction",
+                va="center",
+                fontsize=8,
+                arrowprops=line,
+            )
     axes[0, 0].set_ylabel("linear probe, mean of these sets, %")
     for kind, mark, label in (
         ("control", "o", "control"),
@@ -208,22 +226,15 @@ def draw_cost(shown: list[Cost]):
     return figure
 
 
-def sides(here: list[Cost]) -> list[str]:
-    """How to align the names of networks, sorted by accuracy: towards the middle, but the last of
-    those that cost the same to the right of its mark and the others to the left; and so the dearer
-    and the cheaper of two that are nearly as good."""
-    if not here:
-        return []
-    near = 0.06 * (here[-1].vcr - here[0].vcr)
-    middle = fmean(math.log(one.macs) for one in here)
-    found = ["left" if math.log(one.macs) <= middle else "right" for one in here]
-    for i, one in enumerate(here):
-        others = [k for k, other in enumerate(here) if k != i and as_dear(one, other)]
-        if others:
-            found[i] = "left" if max(others) < i else "right"
-        elif i and one.vcr - here[i - 1].vcr < near:
-            cheaper = one.macs < here[i - 1].macs
-            found[i - 1 : i + 1] = ["left", "right"] if cheaper else ["right", "left"]
+def spread(heights: list[float], gap: float) -> list[float]:
+    """Ascending heights between 0 and 1 moved apart until no two are nearer than `gap`, if there is
+    room: each up from the one below it, then down from what would lie above 1."""
+    found: list[float] = []
+    for height in heights:
+        found.append(max(height, found[-1] + gap) if found else height)
+    above = 1 + gap
+    for i in reversed(range(len(found))):
+        found[i] = above = min(found[i], above - gap)
     return found
 
 
