@@ -158,6 +158,7 @@ def test_the_best_is_good_on_other_sets_and_good_enough_on_the_source():
     assert lines[2].endswith(f"{best} <- best")
     assert lines[-1].endswith(f"vcr-zoo train --recipe {CONTROL} {best}")
     assert not any(line.startswith("vcr_layers stages") for line in lines)
+    assert "the recipe as it stands." in report([start, narrow], SPACES["vcr"], CONTROL)
     other = Trial(2, {"vcr_layers": "blocks", "vcr_delta": 1.0}, source=0.9, others=0.5)
     third = Trial(3, choices, source=0.9, others=0.6)
     lines = marginals([start, narrow, other, third], SPACES["vcr"]).splitlines()

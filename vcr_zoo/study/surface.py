@@ -100,10 +100,9 @@ def report(found: Sequence[Trial], space: Mapping, recipe: str, options: Sequenc
     best = best_of(found)
     again = shlex.join(["vcr-zoo", "train", "--recipe", recipe, *options, *words(best.settings)])
     shown = [standings(found), marginals(found, space)]
-    shown.append(
-        f"best of {len(found)} trials by validation, by chance too: confirm it with "
-        f"--trials 0 {best.number} and other --seeds.\n{again}"
-    )
+    how = f"by chance too: confirm it with --trials 0 {best.number} and other --seeds."
+    how = how if best.number else "the recipe as it stands."
+    shown.append(f"best of {len(found)} trials by validation, {how}\n{again}")
     return "\n\n".join(filter(None, shown))
 
 
