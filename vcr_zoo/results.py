@@ -117,6 +117,15 @@ class Interval(NamedTuple):
         """The interval of the same differences in another unit."""
         return Interval(self.mean * factor, self.low * factor, self.high * factor, self.n)
 
+    def among(self, number: int) -> "Interval":
+        """The interval as wide as it has to be for `number` of its kind to hold together with 95 %
+        confidence (Bonferroni)."""
+        if self.n == 1:
+            return self
+        wider = student_quantile(self.n - 1, 1 - 0.05 / number) / student_quantile(self.n - 1)
+        low, high = (self.mean + wider * (bound - self.mean) for bound in (self.low, self.high))
+        return Interval(self.mean, low, high, self.n)
+
     def __format__(self, spec: str) -> str:
         """Mean and bounds with their signs, each in `spec` (default .2f)."""
         mean, low, high = (format(value, f"+{spec or '.2f'}") for value in self[:3])

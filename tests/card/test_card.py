@@ -467,7 +467,7 @@ def test_a_document_may_have_several_tables(tmp_path):
 def test_a_changed_result_makes_cards_and_readme_stale(tmp_path):
     folder, readme = tmp_path / "model_cards", tmp_path / "README.md"
     folder.mkdir()
-    readme.write_text(f"a\n{BEGIN}\nold\n{END}\nb\n{BEGIN}\nold\n{END}\n")
+    readme.write_text("a\n" + 3 * f"{BEGIN}\nold\n{END}\n")
     lines = (CARDS / "results.jsonl").read_text()
     (folder / "results.jsonl").write_text(lines)
     card.regenerate(folder)
