@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
 from vcr_zoo.data import DATASETS, load
-from vcr_zoo.data.load import meant
+from vcr_zoo.data.load import is_own
 from vcr_zoo.features import data_config, weights_sha256
 
 from .cka import cka, kernel, kernel_hsic, normalized
@@ -214,10 +214,8 @@ def pictures(
     if limit is not None and limit < 2:
         raise ValueError(f"pictures={limit}: how features vary takes two or more")
     root = Path(data).expanduser()
-    named = data in DATASETS or data.startswith(("folder/", "wds/", "hfds/"))
-    if not named and not root.is_dir():
-        raise LookupError(f"{data} is neither a data set nor a folder.{meant(data)}")
-    if named:
+    named = data in DATASETS or is_own(data) or not root.is_dir()
+    if named:  # or neither, which `load` refuses
         images = load(data, split, level)
     else:
         mode = "L" if data_config(model)["input_size"][0] == 1 else "RGB"
