@@ -1,6 +1,7 @@
 """Where the penalty sits, over every architecture family that timm has."""
 
 import copy
+import functools
 import re
 
 import pytest
@@ -10,9 +11,11 @@ from torch import nn
 
 from vcr_zoo import placement
 from vcr_zoo.penalty import penalty, strided
-from vcr_zoo.placement import attach, default_input_size, find
+from vcr_zoo.placement import default_input_size, find
+from vcr_zoo.training import parse
 from vcr_zoo.variants import VARIANTS
 
+attach = functools.partial(placement.attach, alpha=1.0, beta=1.0)  # sums are easy to check
 FAMILIES = """
 beit_base_patch16_224 cait_xxs24_224 coat_tiny convit_tiny convmixer_768_32 cpubone_nano
 crossvit_tiny_240 cs3darknet_focus_s csatv2 cspnext_tiny davit_tiny deepseek_vit_412m
@@ -179,7 +182,7 @@ def test_detaching_leaves_no_trace():
     """Afterwards the network is plain timm, to the bit."""
     model = small()
     plain = copy.deepcopy(model)
-    attach(model, input_size=SIZE).detach()
+    attach(model, "blocks", input_size=SIZE).detach()
 
     for m in (model, plain):
         m(images()).sum().backward()
@@ -191,7 +194,7 @@ def test_attaching_leaves_randomness_and_statistics_alone():
     """A tap must not shift the seeds or the running means of the run it joins."""
     model = small()
     state, before = torch.random.get_rng_state(), copy.deepcopy(model.state_dict())
-    attach(model, input_size=SIZE)
+    attach(model, "blocks", input_size=SIZE)
 
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -224,7 +227,7 @@ def test_evaluation_runs_untapped(monkeypatch):
     calls = []
     monkeypatch.setattr(placement, "begin", lambda *args: calls.append(args))
     model = small()
-    attach(model, input_size=SIZE)
+    attach(model, "blocks", input_size=SIZE)
     model.eval()(images())
     with torch.no_grad():
         model.train()(images())
@@ -238,7 +241,7 @@ def test_evaluation_runs_untapped(monkeypatch):
 def test_a_copy_of_the_model_does_not_collect():
     """An EMA copy carries the hooks; whatever its mode, it must not add to the original's loss."""
     model = small()
-    penalties = attach(model, input_size=SIZE)
+    penalties = attach(model, "blocks", input_size=SIZE)
     twin = copy.deepcopy(model)
     with penalties.collect() as collected:
         model(images())
@@ -267,7 +270,7 @@ def test_activation_checkpointing_gives_the_same_gradient():
         torch.manual_seed(0)
         model = small(drop_path_rate=0.3)
         model.set_grad_checkpointing(checkpointing)
-        penalties = attach(model, rows=50, input_size=SIZE)
+        penalties = attach(model, "blocks", rows=50, input_size=SIZE)
         with penalties.collect() as collected:
             output = model(images())
         (output.sum() + collected.total).backward()
@@ -288,7 +291,7 @@ def test_a_tapped_network_on_a_gpu_waits_for_nothing(rows, channels_last):
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         model = small().to(device, memory_format=form)
-        penalties = attach(model, rows=rows, every=1, input_size=SIZE)
+        penalties = attach(model, "blocks", rows=rows, every=1, input_size=SIZE)
         x = images(8).to(device, memory_format=form)
         for repeat in range(2):  # the first one sets the device up
             model.zero_grad()
@@ -331,7 +334,7 @@ def test_sampled_rows_are_a_function_of_seed_and_step():
     def total(seed, step):
         torch.manual_seed(0)
         model = small()
-        penalties = attach(model, rows=20, seed=seed, input_size=SIZE)
+        penalties = attach(model, "blocks", rows=20, seed=seed, input_size=SIZE)
         penalties.step = step
         torch.manual_seed(step)  # the global generator has no say
         with penalties.collect() as collected:
@@ -349,7 +352,7 @@ def test_placements_of_one_shape_are_each_regularized_for_itself(rows, scale):
     torch.manual_seed(0)
     model = timm.create_model("test_vit", img_size=32, num_classes=5).double().train()
     x = scale * images(32).double()
-    penalties = attach(model, alpha=0.7, beta=0.4, rows=rows, every=1, input_size=SIZE)
+    penalties = attach(model, "blocks", alpha=0.7, beta=0.4, rows=rows, every=1, input_size=SIZE)
     with penalties.collect() as collected:
         model(x)
     parameters = list(model.blocks.parameters())
@@ -411,7 +414,7 @@ def test_a_module_called_twice_counts_twice():
 def test_a_placement_that_is_not_reached_is_reported():
     """Reentrant checkpointing would hide it, and the run would train without VCR."""
     model = small()
-    penalties = attach(model, every=1, input_size=SIZE)
+    penalties = attach(model, "blocks", every=1, input_size=SIZE)
     model.layer3.eval()
 
     with pytest.raises(RuntimeError, match=r"did not regularize layer3\.0"), penalties.collect():
@@ -465,7 +468,7 @@ def test_whose_turn_it_is_depends_on_the_step_alone():
 
     def takes_part(step):
         model = small()
-        penalties = attach(model, input_size=SIZE)
+        penalties = attach(model, "blocks", input_size=SIZE)
         penalties.step = step
         with penalties.collect():
             model(images())
@@ -630,3 +633,18 @@ def test_a_variant_needs_two_samples():
     penalties = attach(model, "0", input_size=(6,), variant="relative")
     with pytest.raises(ValueError, match="at least two samples"), penalties.collect():
         model(torch.rand(1, 6, requires_grad=True))
+
+
+def test_what_is_attached_unless_told_is_what_the_command_line_offers():
+    """`--vcr` of training and `attach(model)` are the same placement and weights."""
+    model = small()
+    offered = parse(["--model", "resnet18", "--vcr"])
+    penalties = placement.attach(model, input_size=SIZE)
+    with penalties.collect() as collected:
+        model(x := images())
+    with torch.no_grad():
+        pooled = model.forward_head(model.forward_features(x), pre_logits=True)
+    expected = penalty(pooled, offered.vcr_alpha, offered.vcr_beta)
+
+    assert offered.vcr_layers == "pooled" and offered.vcr_delta == 1.0
+    assert collected.total.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -552,10 +552,10 @@ class Hook:
 
 def attach(
     model: nn.Module,
-    layers: str | Iterable[str] = "blocks",
+    layers: str | Iterable[str] = "pooled",
     *,
-    alpha: float | Iterable[float] = 1.0,
-    beta: float | Iterable[float] = 1.0,
+    alpha: float | Iterable[float] = 0.39,
+    beta: float | Iterable[float] = 0.34,
     delta: float | None = 1.0,
     eps: float = 1e-4,
     rows: int | None = 64,
@@ -568,7 +568,7 @@ def attach(
 ) -> Penalties:
     """Tap a model's features, so that training it under `collect` also regularizes them.
 
-        penalties = attach(model, "blocks", alpha=1.0, beta=1.0)
+        penalties = attach(model)
         with penalties.collect() as collected:
             loss = criterion(model(images), labels)
         (loss + collected.total).backward()
@@ -580,6 +580,8 @@ def attach(
 
     Args:
         layers: where, see `find`; the penalties of all placements are summed (arXiv 2306.13292).
+            Unless given, it is regularized where and as strongly as `--vcr` of training does, which
+            docs/search.md is about; the paper's place is "blocks".
         alpha, beta: weights of the variance and covariance terms; one number, or one for each
             word of `layers`. A placement that two words name has the weights of the later one.
         delta, eps: see `vcr_zoo.penalty.tap`.

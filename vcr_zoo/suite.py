@@ -28,6 +28,8 @@ from vcr_zoo.transfer import matrix
 TARGETS = {  # source: data sets that features learned on it are tried on
     "fmnist": ("mnist", "silhouettes", "glyphs", "digits8"),
     "openart": ("stamps", "furniture", "textures", "fluent"),
+    "cifar100": ("cifar10", "svhn", "eurosat", "stl10"),
+    "folder/imagenet@256": ("food101", "cars", "aircraft", "flowers102", "dtd", "pets"),
 }
 SHARE = "share_"  # metric of protocol "spectrum": share_8 is the 8th direction's part of variance
 DIRECTIONS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512)  # √2 apart

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from vcr_zoo.card import bearing as ours
-from vcr_zoo.card.bearing import Known, Row, sides
+from vcr_zoo.card.bearing import Known, Row
 from vcr_zoo.card.claims import claims, verdict
 from vcr_zoo.card.gains import PAIR
 from vcr_zoo.results import Result, paired
+from vcr_zoo.training.options import recipes
 from vcr_zoo.transfer.several import JOINED
 
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
@@ -45,11 +46,19 @@ def pair_of(protocol, metric, differences, **settings):
 )
 def test_a_verdict_follows_from_where_an_interval_lies(differences, sign, expected):
     found = paired(differences)
-    assert verdict([Row("a", "", sides(found, sign))]) == expected
+    assert verdict([Row.of("a", found, sign).sides(1)]) == expected
+
+
+def test_one_of_many_has_to_lie_farther_from_zero():
+    """All intervals of a claim hold together: of twenty, one is beyond zero by chance alone."""
+    row = Row.of("a", paired([0.01, 0.02, 0.015, 0.002, 0.004]))
+    assert row.sides(1) == (True, False) and row.sides(20) == (False, False)
+    both = row._replace(intervals=(*row.intervals, paired([-0.1, 0.1])))
+    assert both.sides(1) == (False, False)
 
 
 def test_rows_that_contradict_each_other_are_mixed_and_none_is_none():
-    good, bad, neither = (Row("", "", s) for s in ((True, False), (False, True), (False, False)))
+    good, bad, neither = (True, False), (False, True), (False, False)
 
     assert verdict([good, neither]) == "holds in part (1 for, 0 against, 1 undecided)"
     assert verdict([bad, neither]) == "does not hold in part (0 for, 1 against, 1 undecided)"
@@ -78,6 +87,24 @@ def test_four_seeds_are_no_evidence():
         assert len(list(found(Known.of(pair_of("probe", "top1", gaps))))) == rows
 
 
+def test_many_pairs_have_a_mean():
+    """Of their means, in the measure's own unit."""
+    results, gaps = [], {}
+    for i, name in enumerate(sorted(n for n in recipes() if ".vcr_openart" in n or n == VCR)[:5]):
+        control, gaps[name] = name.replace(".vcr_", ".base_"), 0.01 * i
+        for seed in range(5):
+            for model, more in ((control, 0.0), (name, gaps[name] + seed / 1000)):
+                source = "fmnist" if name == VCR else "openart"
+                one = made("eval", "top1", model, 0.5 + more, seed, source)
+                command = f"{PAIR}{name} --against {control}"
+                results.append(replace(one, command=command, settings={"level": "fine"}))
+    *rows, mean = ours.pairs("eval", "top1", True, ours.supervised)(Known.of(results))
+
+    assert [row.label for row in rows] == list(gaps) and len(gaps) == 5
+    assert mean.label == "mean of these 5"
+    assert mean.shown == str(paired(0.002 + gap for gap in gaps.values()).scaled(100))
+
+
 def depth(value, validation, t, seed, size, command="", **settings):
     values = {"top1": value, "validation_top1": validation}
     settings = {"depth": t, "size": size} | settings
@@ -96,13 +123,15 @@ def test_the_best_depth_is_the_one_that_validation_chose():
         results += depth(0.90, 0.91, 0, seed, 900) + depth(0.85, 0.80, 3, seed, 900)
         results += depth(0.10, 0.91, 0, seed, 900, afresh=True)
         results += depth(0.85, 0.80, 3, seed, 900, afresh=True)
-    few, many, afresh = ours.less_frozen(Known.of(results))
+    few, many, afresh = ours.chosen_depth(max)(Known.of(results))
     (moved,) = ours.deeper_with_less(Known.of(results))
 
     assert few.label == f"{VCR} on 100 pictures of silhouettes"
     assert few.shown == str(paired(0.05 - 0.01 * s for s in range(5)).scaled(100))
     assert many.shown == "+5.00 [+5.00, +5.00]" and afresh.shown.startswith("-75.00")
-    assert moved.shown == "+2.00 [+2.00, +2.00] blocks" and moved.sides == (True, False)
+    less_all = ours.chosen_depth(min)(Known.of(results))
+    assert [row.shown[:5] for row in less_all] == ["+10.0", "+0.00", "+0.00"]
+    assert moved.shown == "+2.00 [+2.00, +2.00] blocks" and moved.sides(1) == (True, False)
 
 
 def test_depths_at_rates_chosen_for_each_are_a_curve_and_not_of_another_at_one_rate():
@@ -114,7 +143,7 @@ def test_depths_at_rates_chosen_for_each_are_a_curve_and_not_of_another_at_one_r
             chosen += depth(0.9 - 0.1 * t, 0.8 - 0.1 * t, t, seed, 100, command, lr=lr)
             fixed += depth(0.5 + 0.1 * t, 0.8 - 0.1 * t, t, seed, 100, lr=0.1)
     for results in (chosen + fixed, fixed + chosen):
-        shown = {row.shown for row in ours.less_frozen(Known.of(results))}
+        shown = {row.shown for row in ours.chosen_depth(max)(Known.of(results))}
         assert shown == {"+30.00 [+30.00, +30.00]", "-30.00 [-30.00, -30.00]"}
 
 
@@ -154,8 +183,8 @@ def test_arms_are_those_of_one_study():
     known = Known.of(joined)
     (row,) = ours.arms(JOINED, "one long run")(known)
     assert row.label == "stamps: a{seed}"
-    assert row.shown == "+10.00 [+10.00, +10.00]" and row.sides == (True, False)
-    assert [r.sides for r in ours.arms(JOINED, "one short run")(known)] == [(False, True)] * 2
+    assert row.shown == "+10.00 [+10.00, +10.00]" and row.sides(1) == (True, False)
+    assert [r.sides(1) for r in ours.arms(JOINED, "one short run")(known)] == [(False, True)] * 2
 
 
 def test_joined_vcr_networks_are_compared_with_their_joined_controls():
@@ -174,7 +203,28 @@ def test_joined_vcr_networks_are_compared_with_their_joined_controls():
     (row,) = ours.members(Known.of(rows))
 
     assert row.label == "stamps: a.vcr_x-{seed}"
-    assert row.shown == str(paired(gains).scaled(100)) and row.sides == (True, False)
+    assert row.shown == str(paired(gains).scaled(100)) and row.sides(1) == (True, False)
+
+
+def test_penalties_are_compared_as_validation_chose_them():
+    """Seed by seed, of one recipe and search; other forms of VCR and earlier settings aside."""
+    gains = (0.01, 0.02, 0.03, 0.01, 0.02)
+
+    def study(space, setting, values, recipes=CONTROL):
+        about = {"options": "", "space": space, "recipes": recipes, "setting": setting}
+        return [
+            Result(CONTROL, data, "chosen", "probe_other_top1", value, seed, about)
+            for seed, value in enumerate(values)
+            for data in ("mnist", "glyphs")
+        ]
+
+    theirs = [*study("wld", "first", (0.9,) * 5), *study("wld", "last", (0.6,) * 5)]
+    mine = [*study("vcr", "a", [0.6 + gain for gain in gains]), *study("share", "b", (0.7,) * 5)]
+    (row,) = ours.beside("wld")(Known.of([*theirs, *mine]))
+
+    assert row.label == CONTROL and row.shown == str(paired(gains).scaled(100))
+    assert not [*ours.beside("decov")(Known.of([*theirs, *mine]))]
+    assert not [*ours.beside("wld")(Known.of([*study("wld", "c", (0.6,) * 5, "a b"), *mine]))]
 
 
 def step(arm, seconds, on="resnet50, 96 px", **penalty):
@@ -190,9 +240,9 @@ def test_a_step_may_take_as_long_as_with_a_norm():
     known = Known.of([*norm, *step("sampled", (1.052, 1.071, 1.05, 1.062, 1.04))])
     (row,) = ours.beside_norm("sampled")(known)
 
-    assert row.label == "resnet50, 96 px" and row.sides == (True, False)
+    assert row.label == "resnet50, 96 px" and row.sides(1) == (True, False)
     known = Known.of([*norm, *step("exact", (1.5, 1.4, 1.5, 1.5, 1.4))])
-    assert [row.sides for row in ours.beside_norm("exact")(known)] == [(False, True)]
+    assert [row.sides(1) for row in ours.beside_norm("exact")(known)] == [(False, True)]
     assert not [*ours.beside_norm("exact")(Known.of([*norm[:4], *step("exact", (1.5,) * 4)]))]
 
 
@@ -211,7 +261,7 @@ def test_a_fifth_of_the_added_time_is_what_was_claimed(times, expected):
     naive = step("naive", [1 + each * (times + each) for each in added])
     (row,) = ours.times_less(Known.of([*exact, *naive]))
 
-    assert row.sides == expected
+    assert row.sides(1) == expected
     assert row.shown == f"{paired(times + each for each in added)} times"
 
 
@@ -227,7 +277,7 @@ def test_late_features_are_asked_in_two_ways_that_must_agree():
     rows += [*asked(0.1, "held", "b"), *asked(0.2, "drawn anew", "b")]
     first, second = ours.starved(Known.of(rows))
 
-    assert first.sides == (False, False) and second.sides == (True, False)
+    assert first.sides(1) == (False, False) and second.sides(1) == (True, False)
     assert not [*ours.starved(Known.of([r for r in rows if r.seed < 4]))]
     assert second.label == "b, alpha 0, beta 10"
     assert "+20.00 [+20.00, +20.00] with the other drawn anew" in second.shown

@@ -40,10 +40,11 @@ def test_what_the_table_comes_to_is_what_a_t_test_says():
         surely += [name] if test.statistic > 0 and test.pvalue < 0.05 / 3 else []
         ours, theirs = (probes(one, "vcr-zoo reproduce") for one in (name, control))
         above += ours[0] > theirs[0]
-    whole, corrected, files, *_ = tally(map(card.evidence, names)).splitlines()[2:]
+    whole, corrected, offered, files, *_ = tally(map(card.evidence, names)).splitlines()[2:]
 
     assert re.findall(r"`(.+?)`", whole) == gaining and f"{len(names)} pairs" in whole
     assert re.findall(r"`(.+?)`", corrected) == surely
+    assert "1 of them at `--vcr` | 0 | 0 |" in offered  # the second
     assert files.endswith(f"| {above} | {len(names) - above} |")
     assert whole.endswith("| 0 |")  # none loses
 

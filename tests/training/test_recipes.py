@@ -1,6 +1,7 @@
 """Recipes for machines that are not here, tried in small."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -48,6 +49,8 @@ def test_recipes_for_imagenet_train_a_step_on_two_processes(name, pictures):
     assert "2 on each of 2 processes" in run.stdout and "epochs" in run.stdout
     assert "estimated" in run.stdout and "FLOP in all" in run.stdout
     assert "one step    loss" in run.stdout
+    kept, each = re.search(r"([\d,]+) kept .*?, ([\d,.]+) a picture", run.stdout).groups()
+    assert int(kept.replace(",", "")) == pytest.approx(2 * float(each), abs=1)
 
 
 def test_training_begins_from_a_baseline(monkeypatch):

@@ -159,7 +159,7 @@ def make(name, model, size, layers, tap, compile, device, channels_last) -> Step
     input_size = images_of(network, size)
     collect, cycle = no_penalty, 1
     if tap is not None:
-        penalties = attach(network, layers, input_size=input_size, **tap)
+        penalties = attach(network, layers, alpha=1.0, beta=1.0, input_size=input_size, **tap)
         collect, cycle = penalties.collect, max(k for k, _ in penalties.turns)
     elif name != "plain":
         collect = hooked(network, find(network, layers, input_size), naive=name == "naive")

@@ -13,6 +13,7 @@ from vcr_zoo.training.options import SELF_SUPERVISED, continues, recipes
 from vcr_zoo.transfer.several import JOINED
 from vcr_zoo.transfer.tuned import METHODS
 
+from .chosen import CHOSEN, OTHER, differences, latest
 from .evidence import DEPTHS, FULL, SCRATCH, curve_of
 from .gains import Paired, declared
 from .words import POINT
@@ -38,13 +39,19 @@ class Row(NamedTuple):
 
     label: str
     shown: str
-    sides: tuple[bool, bool]  # whether it speaks for the claim, and whether against
+    intervals: tuple[Interval, ...]  # it speaks where all of them do
+    sign: int = 1  # of the difference that is claimed; 0: that there is no loss
 
     @classmethod
     def of(cls, label: str, found: Interval, sign: int = 1, shown: str | None = None) -> "Row":
         """A difference, in points unless it is shown otherwise."""
         shown = format(found.scaled(100)) if shown is None else shown
-        return cls(label, shown, sides(found, sign))
+        return cls(label, shown, (found,), sign)
+
+    def sides(self, number: int) -> tuple[bool, bool]:
+        """Whether it speaks for the claim and whether against, as one of a number of rows."""
+        each = [sides(one.among(number), self.sign) for one in self.intervals]
+        return all(one for one, _ in each), all(other for _, other in each)
 
 
 class Known(NamedTuple):
@@ -73,13 +80,20 @@ def sides(found: Interval, sign: int) -> tuple[bool, bool]:
 
 
 def pairs(protocol: str, metric: str, on_source: bool, which, sign: int = 1):
-    """VCR less control, of every pair whose recipe `which` is true of."""
+    """VCR less control, of every pair whose recipe `which` is true of; of five or more their mean,
+    each being one value."""
 
     def measured(known: Known) -> Iterable[Row]:
+        found = []
         for pair, recipe in known.pairs:
             gain = pair.headline(protocol, metric, on_source) if which(recipe) else None
             if gain and gain.difference.n >= SEEDS:
+                found.append(gain)
                 yield Row.of(pair.vcr, gain.difference, sign, gain.difference_shown)
+        if len(found) >= SEEDS:
+            mean = paired(gain.difference.mean for gain in found)
+            shown = found[0]._replace(difference=mean).difference_shown
+            yield Row.of(f"mean of these {len(found)}", mean, sign, shown)
 
     return measured
 
@@ -172,16 +186,15 @@ def starved(known: Known) -> Iterable[Row]:
             study = studies[r.data, key_of(r.settings, "arm", "other")]
             study[r.settings["other"]][r.settings["arm"]][r.seed] = (r.value, r.settings)
     for (toy, _), ways in studies.items():
-        gaps, sided, about = {}, [], {}
+        gaps, about = {}, {}
         for other, by in ways.items():
             seeds = by["vcr"].keys() & by["control"].keys()
             about = next(iter(by["vcr"].values()))[1]
             gaps[other] = paired(by["vcr"][s][0] - by["control"][s][0] for s in seeds)
-            sided.append(sides(gaps[other], 1))
         shown = ", ".join(f"{gap.scaled(100)} with the other {way}" for way, gap in gaps.items())
         label = f"{toy}, alpha {about['alpha']:g}, beta {about['beta']:g}"
         if all(gap.n >= SEEDS for gap in gaps.values()):
-            yield Row(label, shown, tuple(all(side) for side in zip(*sided, strict=True)))
+            yield Row(label, shown, tuple(gaps.values()))
 
 
 def times_less(known: Known) -> Iterable[Row]:
@@ -193,7 +206,7 @@ def times_less(known: Known) -> Iterable[Row]:
             for s in arms["naive"].keys() & arms["exact"].keys()
         )
         if found.n >= SEEDS:
-            yield Row(label, f"{found} times", (found.low > 5, found.high < 5))
+            yield Row(label, f"{found} times", (found.shifted(-5),))
 
 
 def beside_norm(arm: str):
@@ -232,6 +245,21 @@ def enough(gaps: dict[tuple, list[float]], sign: int = 1) -> Iterable[Row]:
             yield Row.of(label, paired(values), sign)
 
 
+def beside(rival: str):
+    """Probes of other sets after VCR less those after another penalty, each with what validation
+    chose for it, of every recipe that both were searched for."""
+
+    def measured(known: Known) -> Iterable[Row]:
+        found = latest(r for r in known.results if r.protocol == CHOSEN)
+        for study in [study for study in found if study.space == "vcr"]:
+            theirs = found.get(study._replace(space=rival), ())
+            gap = differences(found[study], theirs).get(OTHER)
+            if gap and gap.n >= SEEDS:
+                yield Row.of(f"{study.recipe} {study.options}".strip(), gap)
+
+    return measured
+
+
 Curve = dict[int, dict[int, dict[str, float]]]  # depth -> seed -> metric -> value
 
 
@@ -258,14 +286,17 @@ def complete(curve: Curve) -> list[int]:
     return sorted(set.intersection(*(set(seeds) for seeds in curve.values())))
 
 
-def less_frozen(known: Known) -> Iterable[Row]:
-    """Test accuracy at the depth that validation chose, less that with all features frozen."""
-    for study in curves(known).values():
-        for label, curve in study.values():
-            seeds, last = complete(curve), max(curve)
-            best = {s: curve[best_depth(curve, s)][s]["top1"] for s in seeds}
-            if len(seeds) >= SEEDS:
-                yield Row.of(label, paired(best[s] - curve[last][s]["top1"] for s in seeds))
+def chosen_depth(end):
+    """Test accuracy at the depth that validation chose, less that at one end: `min`, everything
+    is trained, or `max`, all features stay frozen."""
+
+    def measured(known: Known) -> Iterable[Row]:
+        for label, curve in (one for study in curves(known).values() for one in study.values()):
+            best = {seed: best_depth(curve, seed) for seed in complete(curve)}
+            gaps = [curve[d][s]["top1"] - curve[end(curve)][s]["top1"] for s, d in best.items()]
+            yield from enough({(label,): gaps})
+
+    return measured
 
 
 def deeper_with_less(known: Known) -> Iterable[Row]:

@@ -40,22 +40,25 @@ class Study(NamedTuple):
 def chosen_table(results: Iterable[Result]) -> str:
     """Gains over the recipe as it stands, paired by seed: a line for each study, by recipe, the
     largest gain on other sets first."""
-    found: dict[Study, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
-    for r in results:
-        if r.protocol == CHOSEN:
-            found[Study.of(r)][r.settings["setting"]].append(r)
-    lines = []
+    found, lines = latest(r for r in results if r.protocol == CHOSEN), []
     for study, chosen in found.items():
-        *_, setting = chosen  # the latest
-        start = found.get(Study(study.recipe, study.options), {}).get("", [])
-        gaps = differences(chosen[setting], start) if study.space else {}
+        start = found.get(Study(study.recipe, study.options), [])
+        gaps = differences(chosen, start) if study.space else {}
         if OTHER in gaps:
             order = (study.recipe, study.options, -gaps[OTHER].mean)
-            lines.append((*order, line(study, setting, gaps)))
+            lines.append((*order, line(study, chosen[0].settings["setting"], gaps)))
     if not lines:
         return "(None yet.)"
     head = ["recipe", "what was varied", "chosen on validation", *COLUMNS.values(), "seeds"]
     return rows(head, [shown for *_, shown in sorted(lines)], right=3)
+
+
+def latest(results: Iterable[Result]) -> dict[Study, list[Result]]:
+    """What was measured of every study, with the setting that it came to last."""
+    found: dict[Study, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for r in results:
+        found[Study.of(r)][r.settings["setting"]].append(r)
+    return {study: [*settings.values()][-1] for study, settings in found.items()}
 
 
 def line(study: Study, setting: str, gaps: dict[str, Interval]) -> list[str]:

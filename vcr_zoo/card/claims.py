@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vcr_zoo.results import Result
 
-from .bearing import Known, Row
+from .bearing import Known
 from .papers import PAPERS
 from .words import code, rows
 
@@ -22,10 +22,12 @@ picture. Where there is none, none could be read.
 **Verdict**: *holds* where some intervals lie on the claimed side of zero and none on the other;
 *does not hold* where it is the other way round, both *in part* where others contain zero; *mixed*
 where both occur; *undecided* where every interval contains zero; beside it how many speak for,
-against and for nothing. Networks that are asked in two ways, as in the starvation row, speak where
-both agree. "Does not suffer" is no loss of more than half a point. Fewer than five seeds are no
-evidence; intervals are not corrected for their number. Times are of one day: from day to day ratios
-to the plain step have moved by up to 0.2, which is more than their intervals.
+against and for nothing. For that, and for the marks, the intervals of a claim are made wide enough
+to hold all together with 95 % (Bonferroni); shown is each as it is alone. Networks that are asked
+in two ways, as in the starvation row, speak where both agree. A mean of pairs has its interval over
+pairs, which share pictures and are not as many as they look. "Does not suffer" is no loss of more
+than half a point. Fewer than five seeds are no evidence. Times are of one day: from day to day
+ratios to the plain step have moved by up to 0.2, which is more than their intervals.
 """
 
 SAID = {(True, False): " (*for*)", (False, True): " (*against*)", (False, False): ""}
@@ -38,19 +40,21 @@ def claims(results: Sequence[Result]) -> str:
         body = []
         for claim in paper.claims:
             found = list(claim.measured(known))
-            shown = "<br>".join(f"{code(row.label)} {row.shown}{SAID[row.sides]}" for row in found)
-            body.append([claim.says, claim.reported, shown, verdict(found), code(claim.command)])
+            sides = [row.sides(len(found)) for row in found]
+            lines = zip(found, sides, strict=True)
+            shown = "<br>".join(f"{code(r.label)} {r.shown}{SAID[side]}" for r, side in lines)
+            body.append([claim.says, claim.reported, shown, verdict(sides), code(claim.command)])
         head = ["claim", "reported", "here", "verdict", "measured by"]
         link = f"[{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"
         parts.append(f"## {paper.title} ({link})\n\n{rows(head, body, right=len(head))}\n")
     return "\n".join(parts)
 
 
-def verdict(found: Sequence[Row]) -> str:
-    """What all rows of a claim say together."""
+def verdict(found: Sequence[tuple[bool, bool]]) -> str:
+    """What all rows of a claim say together, each for it, against it or neither."""
     if not found:
         return "not measured yet"
-    speak = [sum(row.sides[i] for row in found) for i in (0, 1)]
+    speak = [sum(sides[i] for sides in found) for i in (0, 1)]
     if all(speak):
         said = "mixed"
     else:

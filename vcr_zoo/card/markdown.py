@@ -204,7 +204,8 @@ def compared(found: Evidence) -> str:
         "## Model Comparison\n\n"
         "Networks trained anew by both recipes, a pair for each seed; the difference is paired, "
         "with Student's 95 % interval. Differences of accuracies are in percentage points. An "
-        "interval that holds zero is no evidence of a difference. Effective rank counts the "
+        "interval that holds zero is no evidence of a difference; one that does not is of this "
+        "pair alone, and about one in twenty does so by chance. Effective rank counts the "
         "directions that features use; class-distance normalized variance is higher where they "
         "keep more of what pictures of one class differ in.\n\n"
         f"{comparison(found.compared.gains(), f'control {code(control)}', f'VCR {code(vcr)}')}\n\n"
@@ -318,17 +319,24 @@ above say what was measured, and nothing else was. Fairness, robustness and safe
 assessed: do not use it for decisions about people."""
 
 
+TRAINED = "{epochs} epochs<br>`{vcr_layers}` {vcr_alpha:g}, {vcr_beta:g}"
+
+
 def table(evidences: Iterable[Evidence]) -> str:
-    """README's table: a line for each VCR network, with its gains over its control."""
+    """README's table: a line for each VCR network, from its control's accuracy to its own, with
+    the gains."""
     body = []
     for found in evidences:
+        recipe = found.recipe
         size = f"{stats(found.entry).parameters / 1e6:.2f} M"
         gains = [found.compared.headline(*column) for column in HEADLINES.values()]
-        extra = f"{100 * added(found.entry, found.recipe):.2g} %"
-        shown = (f"{cell(g, 'vcr')}<br>{g.difference_shown}" if g else "" for g in gains)
+        extra = f"{100 * added(found.entry, recipe):.2g} %"
+        shown = (f"{both(g)}<br>{g.difference_shown}" if g else "" for g in gains)
+        how = TRAINED.format(**recipe)
         linked = f"[{code(found.entry.name)}](model_cards/{found.entry.name}/README.md)"
-        body.append([linked, size, *shown, extra])
-    return rows(["weights", "parameters", *HEADLINES, "FLOPs added"], body)
+        body.append([linked, size, how, *shown, extra])
+    head = ["weights", "parameters", "epochs, VCR at α, β", *HEADLINES, "FLOPs added, estimated"]
+    return rows(head, body)
 
 
 def table_without_labels(results: Sequence[Result]) -> str:
@@ -365,6 +373,11 @@ def lines(
         [code(pair.control), *(cell(g, "control") for g in shown)],
         [f"{gain} [95 %], {seeds} seeds", *(g.difference_shown if g else "" for g in shown)],
     ]
+
+
+def both(gain: Gain) -> str:
+    """74.75 → 75.74 %"""
+    return f"{cell(gain, 'control').removesuffix(gain.measure.unit)} → {cell(gain, 'vcr')}"
 
 
 def cell(gain: Gain | None, side: str) -> str:
