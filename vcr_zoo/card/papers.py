@@ -47,10 +47,17 @@ class Paper:
 
 
 BY_DEPTH = (
-    "vcr-zoo depth NAME --data SET --sizes 100 500 2000 --seeds 0 1 2 3 4 --test 1000 --lr 1e-2 "
-    "--budget 4"
+    "vcr-zoo depth test_resnet.vcr_fmnist4 --data silhouettes --sizes 100 500 2000 "
+    "--seeds 0 1 2 3 4 --test 1000 --lr 1e-2 --budget 4"
 )
-BY_CONCAT = "vcr-zoo concat 'a{seed}' 'b{seed}' --long 'long{seed}' --data SET --seeds 0 1 2 3 4"
+BY_CONCAT = (  # of runs that docs/transfer.md trains
+    "name=runs/concat/test_resnet.base_fmnist4; vcr-zoo concat $name-a{seed} $name-b{seed} "
+    "--long $name-long{seed} --data silhouettes --seeds 0 1 2 3 4"
+)
+BY_MEMBERS = (
+    "for k in base vcr; do name=runs/concat/test_resnet.${k}_fmnist4; "
+    "vcr-zoo concat $name-a{seed} $name-b{seed} --data silhouettes --seeds 0 1 2 3 4; done"
+)
 BY_STEP = (
     "for n in 0 1 2 3 4; do vcr-zoo bench step --model NAME --size PIXELS --batch IMAGES "
     "--repeats 3 --seed $n --results FILE; done"
@@ -60,8 +67,9 @@ BY_SEARCH = (
     "--confirm 1 2 3 4 5 --output FOLDER"
 )
 BY_FINETUNE = (
-    "vcr-zoo finetune NAME --data SET --method full dr-tune --size 200 --test 1000 --budget 6 "
-    "--epochs 6 --lr 2e-3 --batch-size 16 --seeds 0 1 2 3 4 "
+    "vcr-zoo finetune test_resnet.base_fmnist4 test_resnet.vcr_fmnist4 --data silhouettes digits8 "
+    "mnist --method full dr-tune --size 200 --test 1000 --budget 6 --epochs 6 --lr 2e-3 "
+    "--batch-size 16 --seeds 0 1 2 3 4 "
     "--set head_epochs=1 views=4 hflip=0.0 'input_size=[3, 32, 32]'"
 )
 PAPERS = (
@@ -219,7 +227,7 @@ PAPERS = (
                 "(no claim of the paper's)",
                 "",
                 members,
-                "vcr-zoo concat 'a{seed}' 'b{seed}' --data SET --seeds 0 1 2 3 4",
+                BY_MEMBERS,
             ),
         ),
     ),
