@@ -12,7 +12,6 @@ from torch import nn
 from vcr_zoo import placement
 from vcr_zoo.penalty import penalty, strided
 from vcr_zoo.placement import default_input_size, find
-from vcr_zoo.training import parse
 from vcr_zoo.variants import VARIANTS
 
 attach = functools.partial(placement.attach, alpha=1.0, beta=1.0)  # sums are easy to check
@@ -633,18 +632,3 @@ def test_a_variant_needs_two_samples():
     penalties = attach(model, "0", input_size=(6,), variant="relative")
     with pytest.raises(ValueError, match="at least two samples"), penalties.collect():
         model(torch.rand(1, 6, requires_grad=True))
-
-
-def test_what_is_attached_unless_told_is_what_the_command_line_offers():
-    """`--vcr` of training and `attach(model)` are the same placement and weights."""
-    model = small()
-    offered = parse(["--model", "resnet18", "--vcr"])
-    penalties = placement.attach(model, input_size=SIZE)
-    with penalties.collect() as collected:
-        model(x := images())
-    with torch.no_grad():
-        pooled = model.forward_head(model.forward_features(x), pre_logits=True)
-    expected = penalty(pooled, offered.vcr_alpha, offered.vcr_beta)
-
-    assert offered.vcr_layers == "pooled" and offered.vcr_delta == 1.0
-    assert collected.total.item() == pytest.approx(expected.item(), rel=1e-5)

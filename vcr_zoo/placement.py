@@ -552,10 +552,10 @@ class Hook:
 
 def attach(
     model: nn.Module,
-    layers: str | Iterable[str] = "pooled",
+    layers: str | Iterable[str] = "blocks",
     *,
-    alpha: float | Iterable[float] = 0.39,
-    beta: float | Iterable[float] = 0.34,
+    alpha: float | Iterable[float],
+    beta: float | Iterable[float],
     delta: float | None = 1.0,
     eps: float = 1e-4,
     rows: int | None = 64,
@@ -568,7 +568,7 @@ def attach(
 ) -> Penalties:
     """Tap a model's features, so that training it under `collect` also regularizes them.
 
-        penalties = attach(model)
+        penalties = attach(model, "pooled", alpha=0.39, beta=0.34)
         with penalties.collect() as collected:
             loss = criterion(model(images), labels)
         (loss + collected.total).backward()
@@ -580,8 +580,7 @@ def attach(
 
     Args:
         layers: where, see `find`; the penalties of all placements are summed (arXiv 2306.13292).
-            Unless given, it is regularized where and as strongly as `--vcr` of training does, which
-            docs/search.md is about; the paper's place is "blocks".
+            "pooled" takes timm's classifiers alone, all others any module.
         alpha, beta: weights of the variance and covariance terms; one number, or one for each
             word of `layers`. A placement that two words name has the weights of the later one.
         delta, eps: see `vcr_zoo.penalty.tap`.

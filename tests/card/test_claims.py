@@ -6,7 +6,7 @@ import pytest
 
 from vcr_zoo.card import bearing as ours
 from vcr_zoo.card.bearing import Known, Row
-from vcr_zoo.card.claims import claims, verdict
+from vcr_zoo.card.claims import claims, speaking, verdict
 from vcr_zoo.card.gains import PAIR
 from vcr_zoo.results import Result, paired
 from vcr_zoo.training.options import recipes
@@ -57,6 +57,18 @@ def test_one_of_many_has_to_lie_farther_from_zero():
     assert both.sides(1) == (False, False)
 
 
+def test_marks_and_verdict_are_of_widened_intervals():
+    """What is shown is not. Alone the first row speaks, beside four others it does not."""
+    sure, close = [0.020, 0.021, 0.019, 0.02, 0.02], [0.01, 0.02, 0.015, 0.002, 0.004]
+    alone = [Row.of("a", paired(close))]
+    five = [Row.of("a", paired(close)), *(Row.of("b", paired(sure)) for _ in range(4))]
+    beside = Row.of("mean", paired(sure))._replace(speaks=False)
+
+    assert verdict(speaking(alone).values()) == "holds (1 for, 0 against, 0 undecided)"
+    assert speaking(five) == {0: (False, False)} | {i: (True, False) for i in range(1, 5)}
+    assert speaking([*alone, beside]) == {0: (True, False)}
+
+
 def test_rows_that_contradict_each_other_are_mixed_and_none_is_none():
     good, bad, neither = (True, False), (False, True), (False, False)
 
@@ -90,7 +102,8 @@ def test_four_seeds_are_no_evidence():
 def test_many_pairs_have_a_mean():
     """Of their means, in the measure's own unit."""
     results, gaps = [], {}
-    for i, name in enumerate(sorted(n for n in recipes() if ".vcr_openart" in n or n == VCR)[:5]):
+    names = [name for name in recipes() if name.endswith(".vcr_openart")]
+    for i, name in enumerate([*names, VCR]):
         control, gaps[name] = name.replace(".vcr_", ".base_"), 0.01 * i
         for seed in range(5):
             for model, more in ((control, 0.0), (name, gaps[name] + seed / 1000)):
@@ -101,7 +114,7 @@ def test_many_pairs_have_a_mean():
     *rows, mean = ours.pairs("eval", "top1", True, ours.supervised)(Known.of(results))
 
     assert [row.label for row in rows] == list(gaps) and len(gaps) == 5
-    assert mean.label == "mean of these 5"
+    assert mean.label == "mean of these 5" and not mean.speaks
     assert mean.shown == str(paired(0.002 + gap for gap in gaps.values()).scaled(100))
 
 
@@ -130,7 +143,10 @@ def test_the_best_depth_is_the_one_that_validation_chose():
     assert few.shown == str(paired(0.05 - 0.01 * s for s in range(5)).scaled(100))
     assert many.shown == "+5.00 [+5.00, +5.00]" and afresh.shown.startswith("-75.00")
     less_all = ours.chosen_depth(min)(Known.of(results))
-    assert [row.shown[:5] for row in less_all] == ["+10.0", "+0.00", "+0.00"]
+    chosen, *ends = less_all
+    assert chosen.shown.startswith("+10.00") and chosen.speaks
+    assert {row.shown for row in ends} == {"no difference: all 5 seeds chose depth 0"}
+    assert len(ends) == 2 and not any(row.speaks for row in ends)
     assert moved.shown == "+2.00 [+2.00, +2.00] blocks" and moved.sides(1) == (True, False)
 
 

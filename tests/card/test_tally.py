@@ -1,6 +1,7 @@
 """How many pairs gain is counted from their intervals."""
 
 import re
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
@@ -40,13 +41,24 @@ def test_what_the_table_comes_to_is_what_a_t_test_says():
         surely += [name] if test.statistic > 0 and test.pvalue < 0.05 / 3 else []
         ours, theirs = (probes(one, "vcr-zoo reproduce") for one in (name, control))
         above += ours[0] > theirs[0]
-    whole, corrected, offered, files, *_ = tally(map(card.evidence, names)).splitlines()[2:]
+    whole, corrected, offered, files, *shots = tally(map(card.evidence, names)).splitlines()[2:]
 
     assert re.findall(r"`(.+?)`", whole) == gaining and f"{len(names)} pairs" in whole
     assert re.findall(r"`(.+?)`", corrected) == surely
-    assert "1 of them at `--vcr` | 0 | 0 |" in offered  # the second
+    assert "the 1 trained with `--vcr` | 0 | 0 |" in offered  # the second
+    assert len(shots) == 4 and all(line.startswith("| 5 pictures") for line in shots)
     assert files.endswith(f"| {above} | {len(names) - above} |")
     assert whole.endswith("| 0 |")  # none loses
+
+
+def test_pairs_of_few_seeds_and_files_not_measured_are_told():
+    """The first do not count; of the second a command is named."""
+    found = card.evidence("test_resnet.vcr_fmnist4")
+    fewer = replace(found, results=tuple(r for r in found.results if r.seed != 4))
+    assert "whole intervals, 0 pairs | 0 | 0 |" in tally([fewer])
+    kept = (r for r in found.results if "reproduce" not in r.command or r.data != "glyphs")
+    with pytest.raises(ValueError, match=r"has no probe of glyphs: `vcr-zoo reproduce test_resnet"):
+        tally([replace(found, results=tuple(kept))])
 
 
 def test_losses_are_counted_as_well_as_gains():
@@ -59,4 +71,4 @@ def test_intervals_that_hold_together_are_bonferronis(number):
     values = [0.3, 1.2, -0.1, 0.8, 0.9]
     low, high = stats.t.interval(1 - 0.05 / number, 4, fmean(values), stdev(values) / 5**0.5)
     assert paired(values).among(number) == pytest.approx((fmean(values), low, high, 5))
-    assert paired([2.0]).among(number).mean == 2
+    assert sides({"one": paired([2.0]).among(number)}) == ["0", "0"]  # it has no bounds

@@ -41,6 +41,7 @@ class Row(NamedTuple):
     shown: str
     intervals: tuple[Interval, ...]  # it speaks where all of them do
     sign: int = 1  # of the difference that is claimed; 0: that there is no loss
+    speaks: bool = True  # or is shown beside the others
 
     @classmethod
     def of(cls, label: str, found: Interval, sign: int = 1, shown: str | None = None) -> "Row":
@@ -93,7 +94,7 @@ def pairs(protocol: str, metric: str, on_source: bool, which, sign: int = 1):
         if len(found) >= SEEDS:
             mean = paired(gain.difference.mean for gain in found)
             shown = found[0]._replace(difference=mean).difference_shown
-            yield Row.of(f"mean of these {len(found)}", mean, sign, shown)
+            yield Row.of(f"mean of these {len(found)}", mean, shown=shown)._replace(speaks=False)
 
     return measured
 
@@ -287,14 +288,18 @@ def complete(curve: Curve) -> list[int]:
 
 
 def chosen_depth(end):
-    """Test accuracy at the depth that validation chose, less that at one end: `min`, everything
-    is trained, or `max`, all features stay frozen."""
+    """Test accuracy at the depth that validation chose, less that at one end: `min`, with nothing
+    frozen, or `max`, with all that was ever frozen. Where every seed chose that end, that is said
+    and no more."""
 
     def measured(known: Known) -> Iterable[Row]:
         for label, curve in (one for study in curves(known).values() for one in study.values()):
             best = {seed: best_depth(curve, seed) for seed in complete(curve)}
             gaps = [curve[d][s]["top1"] - curve[end(curve)][s]["top1"] for s, d in best.items()]
-            yield from enough({(label,): gaps})
+            chose_end = set(best.values()) == {end(curve)}
+            said = f"no difference: all {len(gaps)} seeds chose depth {end(curve)}"
+            for row in enough({(label,): gaps}):
+                yield row._replace(shown=said, speaks=False) if chose_end else row
 
     return measured
 

@@ -56,9 +56,11 @@ def chosen_table(results: Iterable[Result]) -> str:
 def latest(results: Iterable[Result]) -> dict[Study, list[Result]]:
     """What was measured of every study, with the setting that it came to last."""
     found: dict[Study, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    last = {}
     for r in results:
-        found[Study.of(r)][r.settings["setting"]].append(r)
-    return {study: [*settings.values()][-1] for study, settings in found.items()}
+        last[Study.of(r)] = setting = r.settings["setting"]
+        found[Study.of(r)][setting].append(r)
+    return {study: settings[last[study]] for study, settings in found.items()}
 
 
 def line(study: Study, setting: str, gaps: dict[str, Interval]) -> list[str]:

@@ -1,10 +1,10 @@
 """What the papers claim, beside what was measured here: model_cards/CLAIMS.md."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from vcr_zoo.results import Result
 
-from .bearing import Known
+from .bearing import Known, Row
 from .papers import PAPERS
 from .words import code, rows
 
@@ -19,18 +19,19 @@ a claim is marked.
 submission or in code about the paper, not in the paper itself; *(abstract)*; *(figure)* read off a
 picture. Where there is none, none could be read.
 
-**Verdict**: *holds* where some intervals lie on the claimed side of zero and none on the other;
-*does not hold* where it is the other way round, both *in part* where others contain zero; *mixed*
-where both occur; *undecided* where every interval contains zero; beside it how many speak for,
-against and for nothing. For that, and for the marks, the intervals of a claim are made wide enough
-to hold all together with 95 % (Bonferroni); shown is each as it is alone. Networks that are asked
-in two ways, as in the starvation row, speak where both agree. A mean of pairs has its interval over
-pairs, which share pictures and are not as many as they look. "Does not suffer" is no loss of more
-than half a point. Fewer than five seeds are no evidence. Times are of one day: from day to day
-ratios to the plain step have moved by up to 0.2, which is more than their intervals.
+**Verdict**: each interval is widened until all of a claim's hold together with 95 % (Bonferroni;
+claims are not corrected for one another), and speaks *for* or *against* where it then lies wholly
+beyond the claim's border: zero, half a point of loss where something "does not suffer", 5 times
+where 5 times are claimed. Shown is each as it is alone. *Holds* where some speak for the claim and
+none against, *does not hold* the other way round, both *in part* where others do neither; *mixed*
+where both occur; *undecided* where none speaks. Networks that are asked in two ways, as in the
+starvation row, speak where both agree. Fewer than five seeds are no evidence. A mean of pairs is
+shown beside them and does not speak: pairs share pictures and are not as many as they look. Times
+are of one day: from day to day ratios to the plain step have moved by up to 0.2, which is more than
+their intervals.
 """
 
-SAID = {(True, False): " (*for*)", (False, True): " (*against*)", (False, False): ""}
+SAID = {(True, False): " (*for*)", (False, True): " (*against*)", (False, False): "", None: ""}
 
 
 def claims(results: Sequence[Result]) -> str:
@@ -40,17 +41,25 @@ def claims(results: Sequence[Result]) -> str:
         body = []
         for claim in paper.claims:
             found = list(claim.measured(known))
-            sides = [row.sides(len(found)) for row in found]
-            lines = zip(found, sides, strict=True)
-            shown = "<br>".join(f"{code(r.label)} {r.shown}{SAID[side]}" for r, side in lines)
-            body.append([claim.says, claim.reported, shown, verdict(sides), code(claim.command)])
+            sides = speaking(found)
+            lines = (f"{code(r.label)} {r.shown}{SAID[sides.get(i)]}" for i, r in enumerate(found))
+            shown = "<br>".join(lines)
+            body.append(
+                [claim.says, claim.reported, shown, verdict(sides.values()), code(claim.command)]
+            )
         head = ["claim", "reported", "here", "verdict", "measured by"]
         link = f"[{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"
         parts.append(f"## {paper.title} ({link})\n\n{rows(head, body, right=len(head))}\n")
     return "\n".join(parts)
 
 
-def verdict(found: Sequence[tuple[bool, bool]]) -> str:
+def speaking(found: Sequence[Row]) -> dict[int, tuple[bool, bool]]:
+    """Of the rows of a claim that speak: which -> whether for it, and whether against."""
+    number = sum(row.speaks for row in found)
+    return {i: row.sides(number) for i, row in enumerate(found) if row.speaks}
+
+
+def verdict(found: Collection[tuple[bool, bool]]) -> str:
     """What all rows of a claim say together, each for it, against it or neither."""
     if not found:
         return "not measured yet"

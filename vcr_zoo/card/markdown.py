@@ -204,10 +204,10 @@ def compared(found: Evidence) -> str:
         "## Model Comparison\n\n"
         "Networks trained anew by both recipes, a pair for each seed; the difference is paired, "
         "with Student's 95 % interval. Differences of accuracies are in percentage points. An "
-        "interval that holds zero is no evidence of a difference; one that does not is of this "
-        "pair alone, and about one in twenty does so by chance. Effective rank counts the "
-        "directions that features use; class-distance normalized variance is higher where they "
-        "keep more of what pictures of one class differ in.\n\n"
+        "interval that holds zero is no evidence of a difference; where VCR changes nothing, about "
+        "one in twenty excludes zero all the same, and no line is corrected for how many there "
+        "are. Effective rank counts the directions that features use; class-distance normalized "
+        "variance is higher where they keep more of what pictures of one class differ in.\n\n"
         f"{comparison(found.compared.gains(), f'control {code(control)}', f'VCR {code(vcr)}')}\n\n"
         f"{began}"
         "![Differences of accuracies with their intervals](transfer.png)\n\n"
@@ -335,7 +335,7 @@ def table(evidences: Iterable[Evidence]) -> str:
         how = TRAINED.format(**recipe)
         linked = f"[{code(found.entry.name)}](model_cards/{found.entry.name}/README.md)"
         body.append([linked, size, how, *shown, extra])
-    head = ["weights", "parameters", "epochs, VCR at α, β", *HEADLINES, "FLOPs added, estimated"]
+    head = ["weights", "parameters", "epochs; where, α, β", *HEADLINES, "FLOPs added, estimated"]
     return rows(head, body)
 
 

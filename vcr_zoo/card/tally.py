@@ -7,7 +7,8 @@ from vcr_zoo.results import Interval
 from vcr_zoo.suite import targets
 from vcr_zoo.training.options import UNTUNED
 
-from .evidence import Evidence
+from .bearing import SEEDS
+from .evidence import REPRODUCE, Evidence
 from .words import HEADLINES, code, rows
 
 COUNTED = [title for title, (*_, on_source) in HEADLINES.items() if not on_source]
@@ -17,22 +18,22 @@ def tally(founds: Iterable[Evidence]) -> str:
     """For each accuracy on other sets, the pairs whose whole interval is above zero and below it;
     the same with intervals wide enough to hold all together; those among them that were trained
     with what `--vcr` stands for; and of how many pairs the file that loads, which is the first
-    seed's, is above or below its control's."""
+    seed's, is above or below its control's. Pairs of fewer seeds than five do not count."""
     founds, body = list(founds), []
     for title in COUNTED:
-        protocol, metric, _ = HEADLINES[title]
-        gains = {f.entry.name: f.compared.headline(protocol, metric, False) for f in founds}
-        found = {name: gain.difference for name, gain in gains.items() if gain}
+        headline = HEADLINES[title]
+        gains = {f.entry.name: f.compared.headline(*headline) for f in founds}
+        found = {n: g.difference for n, g in gains.items() if g and g.difference.n >= SEEDS}
+        counted = [one for one in founds if one.entry.name in found]
         together = {name: one.among(len(found)) for name, one in found.items()}
-        files = [lead(one, protocol, metric) for one in founds if gains[one.entry.name]]
-        above = sum(difference > 0 for difference in files)
-        plain = {f.entry.name for f in founds if as_offered(f.recipe)} & found.keys()
-        untuned = {name: one for name, one in found.items() if name in plain}
+        plain = {f.entry.name: found[f.entry.name] for f in counted if as_offered(f.recipe)}
+        files = [lead(one, *headline[:2]) for one in counted]
+        signs = [str(sum(sign * lead > 0 for lead in files)) for sign in (1, -1)]
         body += [
             [f"{title}: whole intervals, {len(found)} pairs", *sides(found)],
-            [f"{title}: the same, corrected for their number (Bonferroni)", *sides(together)],
-            [f"{title}: whole intervals, {len(plain)} of them at `--vcr`", *sides(untuned)],
-            [f"{title}: files, without an interval", str(above), str(len(files) - above)],
+            [f"{title}: whole intervals after Bonferroni's correction", *sides(together)],
+            [f"{title}: whole intervals, the {len(plain)} trained with `--vcr`", *sides(plain)],
+            [f"{title}: the files that load, without an interval", *signs],
         ]
     return rows(["VCR less control", "above zero", "below"], body, right=3)
 
@@ -53,7 +54,17 @@ def sides(found: Mapping[str, Interval]) -> list[str]:
 
 
 def lead(found: Evidence, protocol: str, metric: str) -> float:
-    """Accuracy of a VCR file less that of its control's, mean of the other sets."""
+    """Accuracy of a VCR file less that of its control's, mean of the other sets.
+
+    Raises:
+        ValueError: if it was not measured on all of them, as the pair's runs were.
+    """
     control, vcr = (found.published(name) for name in found.pair)
     cells = [(protocol, data, metric) for data in targets(found.recipe["dataset"])]
+    for name, known in zip(found.pair, (control, vcr), strict=True):
+        if lacking := [data for _, data, _ in cells if (protocol, data, metric) not in known]:
+            raise ValueError(
+                f"{name} has no {protocol} of {', '.join(lacking)}: "
+                f"`{REPRODUCE}{name} --record` measures it"
+            )
     return fmean(vcr[cell].value - control[cell].value for cell in cells)

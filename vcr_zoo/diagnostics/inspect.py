@@ -214,8 +214,8 @@ def pictures(
     if limit is not None and limit < 2:
         raise ValueError(f"pictures={limit}: how features vary takes two or more")
     root = Path(data).expanduser()
-    named = data in DATASETS or is_own(data) or not root.is_dir()
-    if named:  # or neither, which `load` refuses
+    by_name = data in DATASETS or is_own(data) or not root.is_dir()
+    if by_name:  # or neither, which `load` refuses
         images = load(data, split, level)
     else:
         mode = "L" if data_config(model)["input_size"][0] == 1 else "RGB"
@@ -225,7 +225,7 @@ def pictures(
         return images
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:limit]
     chosen = chosen.sort().values
-    if named:
+    if by_name:
         return images.subset(chosen)
     images.samples = [images.samples[i] for i in chosen.tolist()]
     return images

@@ -54,7 +54,6 @@ def dry_run(parts: Parts, folder: Path) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         next(iter(updates(parts, 0, 0, meter, Watch(parts))))
     kept = sum(saved.values()) / args.grad_accum_steps
-    each = kept / args.batch_size
     state = sum(
         value.nbytes
         for values in parts.optimizer.state.values()
@@ -65,7 +64,7 @@ def dry_run(parts: Parts, folder: Path) -> None:
     print(
         f"memory      estimated {(fixed + kept) / 2**20:,.0f} MiB on each process: "
         f"{fixed / 2**20:,.0f} of weights, gradients and optimizer, {kept / 2**20:,.0f} kept "
-        f"for the backward pass, {each / 2**20:,.1f} a picture"
+        "for the backward pass"
     )
     if parts.device.type == "cuda":
         print(f"            peak on the GPU {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB")

@@ -20,7 +20,7 @@ from vcr_zoo.results import closest
 ABOUT = """Train a timm model, with VCR if asked for.
 With --timm-script PATH, run your own copy of timm's script with its options and --vcr-*."""
 EXAMPLE = "train.py my/pictures --model resnet18 --num-classes 3 --vcr"
-# What the zoo's recipes share: chosen on validation for several networks, docs/search.md.
+# What --vcr stands for: chosen on validation for several networks, docs/search.md.
 UNTUNED = ("--vcr-layers", "pooled", "--vcr-alpha", "0.39", "--vcr-beta", "0.34")
 SELF_SUPERVISED = ("simclr", "vicreg", "barlow", "simsiam")  # tasks that see no labels
 FLAG = {"action": BooleanOptionalAction, "default": False}

@@ -25,9 +25,9 @@ class Regularized:
 
     progress = 0.0  # share of the run that lies behind; set before every step
 
-    def __init__(self, *args, vcr: dict | None = None, **kwargs):
+    def __init__(self, *args, vcr: dict, **kwargs):
         super().__init__(*args, **kwargs)
-        settings = dict(vcr or {})
+        settings = dict(vcr)
         self.strength = SCHEDULES[settings.pop("schedule", "constant")]
         self.penalties = attach(unwrap_model(self.get_eval_model()), **settings)
 
@@ -51,7 +51,8 @@ class Regularized:
 def regularized(task: type[TrainingTask]) -> type[TrainingTask]:
     """The same task with VCR: its constructor also takes `vcr`, the arguments of `attach`.
 
-        task = regularized(ClassificationTask)(model, criterion, vcr=dict(layers="blocks", alpha=1))
+        task = regularized(ClassificationTask)(model, criterion, vcr=vcr), with
+        vcr = dict(layers="blocks", alpha=1.0, beta=1.0)
 
     Create it before EMA, compilation and DDP, which then carry the taps with them.
     """
