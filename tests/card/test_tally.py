@@ -9,7 +9,7 @@ from scipy import stats
 
 from vcr_zoo import card, zoo
 from vcr_zoo.card.evidence import CARDS
-from vcr_zoo.card.tally import sides, tally
+from vcr_zoo.card.tally import counted, tally
 from vcr_zoo.results import Interval, paired, read
 
 OTHERS = {
@@ -63,7 +63,7 @@ def test_pairs_of_few_seeds_and_files_not_measured_are_told():
 
 def test_losses_are_counted_as_well_as_gains():
     found = {"a": Interval(1, 0.5, 1.5, 5), "b": Interval(-1, -2, -0.1, 5), "c": paired([1])}
-    assert sides(found) == ["1: `a`", "1: `b`"] and sides({"c": paired([-1, 1])}) == ["0", "0"]
+    assert counted(found) == ["1: `a`", "1: `b`"] and counted({"c": paired([-1, 1])}) == ["0", "0"]
 
 
 @pytest.mark.parametrize("number", [1, 3, 14])
@@ -71,4 +71,4 @@ def test_intervals_that_hold_together_are_bonferronis(number):
     values = [0.3, 1.2, -0.1, 0.8, 0.9]
     low, high = stats.t.interval(1 - 0.05 / number, 4, fmean(values), stdev(values) / 5**0.5)
     assert paired(values).among(number) == pytest.approx((fmean(values), low, high, 5))
-    assert sides({"one": paired([2.0]).among(number)}) == ["0", "0"]  # it has no bounds
+    assert counted({"one": paired([2.0]).among(number)}) == ["0", "0"]  # it has no bounds

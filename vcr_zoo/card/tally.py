@@ -7,7 +7,7 @@ from vcr_zoo.results import Interval
 from vcr_zoo.suite import targets
 from vcr_zoo.training.options import UNTUNED
 
-from .bearing import SEEDS
+from .bearing import SEEDS, sides
 from .evidence import REPRODUCE, Evidence
 from .words import HEADLINES, code, rows
 
@@ -24,15 +24,15 @@ def tally(founds: Iterable[Evidence]) -> str:
         headline = HEADLINES[title]
         gains = {f.entry.name: f.compared.headline(*headline) for f in founds}
         found = {n: g.difference for n, g in gains.items() if g and g.difference.n >= SEEDS}
-        counted = [one for one in founds if one.entry.name in found]
+        known = [one for one in founds if one.entry.name in found]
         together = {name: one.among(len(found)) for name, one in found.items()}
-        plain = {f.entry.name: found[f.entry.name] for f in counted if as_offered(f.recipe)}
-        files = [lead(one, *headline[:2]) for one in counted]
+        plain = {f.entry.name: found[f.entry.name] for f in known if as_offered(f.recipe)}
+        files = [lead(one, *headline[:2]) for one in known]
         signs = [str(sum(sign * lead > 0 for lead in files)) for sign in (1, -1)]
         body += [
-            [f"{title}: whole intervals, {len(found)} pairs", *sides(found)],
-            [f"{title}: whole intervals after Bonferroni's correction", *sides(together)],
-            [f"{title}: whole intervals, the {len(plain)} trained with `--vcr`", *sides(plain)],
+            [f"{title}: whole intervals, {len(found)} pairs", *counted(found)],
+            [f"{title}: whole intervals after Bonferroni's correction", *counted(together)],
+            [f"{title}: whole intervals, the {len(plain)} trained with `--vcr`", *counted(plain)],
             [f"{title}: the files that load, without an interval", *signs],
         ]
     return rows(["VCR less control", "above zero", "below"], body, right=3)
@@ -44,13 +44,11 @@ def as_offered(recipe: Mapping) -> bool:
     return all(str(recipe[option[2:].replace("-", "_")]) == value for option, value in offered)
 
 
-def sides(found: Mapping[str, Interval]) -> list[str]:
+def counted(found: Mapping[str, Interval]) -> list[str]:
     """Names of intervals above zero and of those below it, each with their number."""
-    above = [name for name, one in found.items() if one.low > 0]
-    below = [name for name, one in found.items() if one.high < 0]
-    return [
-        f"{len(names)}: {', '.join(map(code, names))}" if names else "0" for names in (above, below)
-    ]
+    beyond = {name: sides(one, 1) for name, one in found.items()}
+    both = ([name for name, side in beyond.items() if side[i]] for i in (0, 1))
+    return [f"{len(names)}: {', '.join(map(code, names))}" if names else "0" for names in both]
 
 
 def lead(found: Evidence, protocol: str, metric: str) -> float:
