@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -200,3 +200,10 @@ def closest(name: str, options: Iterable[str]) -> str:
     """' Closest: a, b, c.' for an error message, or nothing where no option comes near."""
     matches = difflib.get_close_matches(name, list(options), n=3, cutoff=0.5)
     return f" Closest: {', '.join(matches)}." if matches else ""
+
+
+def closest_path(path: str | Path, kind: Callable[[Path], bool]) -> str:
+    """The same for a path, out of what lies beside it and is of the kind: Path.is_dir, for one."""
+    place = Path(path).expanduser()
+    beside = place.parent.iterdir() if place.parent.is_dir() else []
+    return closest(str(place), [str(other) for other in beside if kind(other)])

@@ -47,6 +47,11 @@ def test_what_cannot_be_evaluated_is_refused(run, pictures, tmp_path):
     model = load_model(run.folder)
     with pytest.raises(OSError, match=r"killing\.py cannot be read as a picture"):
         predict(model, [__file__.replace("test_evaluate", "killing")])
+    absent, there = pictures / "train" / "class2" / "0.pgn", pictures / "train" / "class2" / "0.png"
+    with pytest.raises(FileNotFoundError, match=f"no picture {absent}. Closest: .*{there}"):
+        predict(model, [absent])
+    with pytest.raises(FileNotFoundError, match=f"no picture {tmp_path}/gone/0.png.$"):
+        predict(model, [tmp_path / "gone" / "0.png"])
     model.num_classes = 2
     with pytest.raises(ValueError, match="3 classes, the model tells 2"):
         evaluate(model, open_pictures(str(pictures)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcr_zoo.results import closest
+from vcr_zoo.results import closest, closest_path
 
 from . import cache, own
 from .dataset import Dataset
@@ -66,9 +66,7 @@ def meant(name: str) -> str:
     """What comes near, for an error: a data set's name, of a path a folder beside it."""
     if "/" not in name:
         return closest(name, DATASETS)
-    place = Path(name.partition("@")[0]).expanduser()
-    beside = place.parent.iterdir() if place.parent.is_dir() else []
-    return closest(str(place), [str(folder) for folder in beside if folder.is_dir()])
+    return closest_path(name.partition("@")[0], Path.is_dir)
 
 
 def row_with(name: str, level: str) -> Dataset:

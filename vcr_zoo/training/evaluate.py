@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vcr_zoo.data import is_named, load_test
+from vcr_zoo.results import closest_path
 
 from .loading import evaluation_loader
 from .options import parse
@@ -127,6 +128,7 @@ def predict(
     """The k likeliest classes of each picture file with their probabilities, likeliest first.
 
     Raises:
+        FileNotFoundError: with the closest files beside it.
         OSError: naming a file that cannot be read as a picture.
         ValueError: for a network without a classifier.
     """
@@ -143,6 +145,9 @@ def predict(
         try:
             with Image.open(path) as picture:
                 x = transform(picture.convert(mode))
+        except FileNotFoundError:
+            near = closest_path(path, Path.is_file)
+            raise FileNotFoundError(f"there is no picture {path}.{near}") from None
         except OSError as error:
             raise OSError(f"{path} cannot be read as a picture: {error}") from None
         with torch.inference_mode():
