@@ -71,6 +71,18 @@ def test_rates_that_were_chosen_for_old_weights_go_with_them(command, tmp_path):
     assert len(read(path)) == 2
 
 
+def test_each_seed_s_run_has_weights_of_its_own(tmp_path):
+    path, words = tmp_path / "results.jsonl", "vcr-zoo finetune runs/a.b-{seed} --data d"
+    run = {"model": "runs/a.b-{seed}", "protocol": "finetune full", "command": words}
+    append(tmp_path / "new.jsonl", result(weights="zero", **run))
+    append(tmp_path / "new.jsonl", result(seed=1, weights="one", **run))
+
+    assert add_file(tmp_path / "new.jsonl", ["a.b"], path) == 2
+    assert {r.seed: r.weights for r in read(path)} == {0: "zero", 1: "one"}
+    add([result(seed=1, settings={"lr": 0.2}, weights="anew", **run)], path)
+    assert {r.seed: r.weights for r in read(path)} == {0: "zero", 1: "anew"}
+
+
 def test_a_pair_trained_with_other_options_is_no_recipes(tmp_path):
     command = "vcr-zoo pair a.b --against a.c --seeds 0 --epochs 1"
     append(tmp_path / "new.jsonl", result(command=command))

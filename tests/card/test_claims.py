@@ -187,6 +187,26 @@ def test_methods_are_paired_by_seed_and_by_what_they_have_in_common():
     assert not list(ours.methods("dr-tune", "full")(Known.of([*longer, *other])))
 
 
+def test_joined_networks_are_compared_with_the_first_of_them_alone():
+    values = {
+        ("runs/a{seed}+runs/b{seed}", "two-stage"): (0.9, 0.8, 0.9, 0.8, 0.9),
+        ("runs/a{seed}+runs/b{seed}", "full"): (0.5, 0.5, 0.5, 0.5, 0.5),
+        ("runs/a{seed}", "full"): (0.7, 0.7, 0.6, 0.6, 0.6),
+        ("runs/b{seed}", "full"): (0.1, 0.1, 0.1, 0.1, 0.1),
+    }
+    tuned = [
+        Result(*(model, "stamps", f"finetune {way}", "top1", v, seed), {"size": 50})
+        for (model, way), each in values.items()
+        for seed, v in enumerate(each)
+    ]
+    (alone,) = ours.methods("two-stage", "full", ours.first_of)(Known.of(tuned))
+    (at_once,) = ours.methods("two-stage", "full")(Known.of(tuned))
+
+    assert alone.shown == str(paired([0.2, 0.1, 0.3, 0.2, 0.3]).scaled(100))
+    assert at_once.shown == str(paired([0.4, 0.3, 0.4, 0.3, 0.4]).scaled(100))
+    assert alone.label == at_once.label == "a{seed} + b{seed} on 50 pictures of stamps"
+
+
 def test_arms_are_those_of_one_study():
     """Another study on the same pictures is a row of its own, or none without a long run."""
     joined = [

@@ -56,7 +56,9 @@ def test_gains_are_over_the_same_pictures_from_another_start():
     for found, other in ((one.over_scratch, scratch), (one.over_control, control)):
         assert found == pytest.approx(paired(a - b for a, b in zip(vcr, other, strict=True)))
     line = finetuned_table([TRAINED, *measured()]).splitlines()[-1]
-    assert line.startswith(f"| `{VCR}` | 200 | 6, 60 from scratch | {100 * fmean(scratch):.2f} % |")
+    assert line.startswith(
+        f"| `{VCR}` | 1 | 200 | 6, 60 from scratch | {100 * fmean(scratch):.2f} % |"
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,3 +84,19 @@ def test_studies_are_lines_of_their_own_and_the_latest_measurement_counts():
 
     assert [few.settings["size"], many.settings["size"]] == [50, 200]
     assert few.from_vcr == many.from_vcr
+
+
+def test_runs_of_every_seed_are_a_line_of_their_own_beside_the_published_file():
+    """From random weights no pretraining is seen, so that one measurement serves both."""
+    of_runs = [
+        replace(r, model=f"runs/{r.model}-seed{{seed}}", weights=f"{r.model} {r.seed}")
+        for r in measured(ARMS[:2], views=4)
+    ]
+    joined = [replace(r, model=f"{r.model}+{r.model}") for r in of_runs]
+    file = [replace(r, weights=r.model) for r in measured(ARMS[:2], views=4)]
+    lines = starts([TRAINED, *of_runs, *joined, *file, *measured(ARMS[2:], views=4)])
+
+    assert [one.runs for one in lines] == [5, 1]
+    assert lines[0].over_control == lines[1].over_control
+    assert lines[0].over_scratch == lines[1].over_scratch
+    assert not starts([TRAINED, *of_runs[: len(SETS) * 5], *file[len(SETS) * 5 :]])

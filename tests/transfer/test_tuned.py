@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vcr_zoo.data import DATASETS
+from vcr_zoo.features import weights_sha256
 from vcr_zoo.results import Result, paired, read
 from vcr_zoo.transfer import tuned
 from vcr_zoo.transfer.tuned import Cell, cells, divided, drawn, measure, method, table, words_of
@@ -81,6 +82,30 @@ def test_networks_with_a_plus_are_joined(known, tmp_path, way):
     results = measure(Cell("+".join(known), "made", way, 0, FAST), tmp_path / "out.jsonl")
 
     assert 0 <= results["top1"].value <= 1
+
+
+def test_a_seed_in_the_name_takes_each_seed_s_network_and_tunes_the_first(known, tmp_path):
+    out, names = tmp_path / "out.jsonl", str(tmp_path / "net-{seed}")
+    wanted = cells([names], ["made"], ["full"], [1, 0], options=FAST, budget=2)
+    measured = dict(tuned.run(wanted, out))
+    own = [weights_sha256(tuned.network(name)) for name in known]
+
+    assert own[0] != own[1]
+    assert {c.seed: r["top1"].weights for c, r in measured.items()} == dict(enumerate(own))
+    trials = [r for r in read(out) if r.protocol == "finetune full trial"]
+    assert len(trials) == 2 and {r.weights for r in trials} == {own[0]}
+    assert {r.model for r in read(out)} == {names}
+
+
+def test_a_seed_without_its_network_is_refused_before_any_is_trained(known, tmp_path):
+    names = str(tmp_path / "net-{seed}")
+    for seeds, budget in (([0, 2], 1), ([2], 1)):
+        with pytest.raises(LookupError, match="net-2"):
+            cells([names], ["made"], ["full"], seeds, budget=budget)
+    (tmp_path / "net-0").rename(tmp_path / "net-7")
+    with pytest.raises(LookupError, match="net-0"):  # that seed's chooses settings
+        cells([names], ["made"], ["full"], [1], budget=2)
+    assert len(cells([names], ["made"], ["full"], [1])) == 1
 
 
 def test_the_test_part_is_read_after_every_choice(known, tmp_path, monkeypatch):

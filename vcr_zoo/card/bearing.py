@@ -3,7 +3,7 @@
 import itertools
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,13 +119,19 @@ def vicreg(recipe) -> bool:
     return recipe.task == "vicreg"
 
 
-PAIRED_BY = ("model", "data", "seed", "fingerprint")
+def first_of(model: str) -> str:
+    """Of networks joined, the first."""
+    return model.partition("+")[0]
 
 
-def methods(ours: str, theirs: str):
+def methods(ours: str, theirs: str, of: Callable[[str], str] = str):
     """Test accuracy of one way to fine-tune less that of another, of every network and data set,
     each with what validation chose for it, the rest alike but for what only the one has; of what
-    was measured twice, the latest."""
+    was measured twice, the latest.
+
+    Args:
+        of: which network the other way was of, by the name of ours.
+    """
     free = METHODS[theirs].tuned
 
     def measured(known: Known) -> Iterable[Row]:
@@ -135,13 +141,17 @@ def methods(ours: str, theirs: str):
         )
         gaps = defaultdict(dict)
         for a, b in itertools.product(mine, other):
-            same = all(getattr(a, name) == getattr(b, name) for name in PAIRED_BY)
+            same = of(a.model) == b.model and pictures_of(a) == pictures_of(b)
             kept = {key: value for key, value in b.settings.items() if key not in free}
             if same and all(a.settings.get(key) == value for key, value in kept.items()):
                 gaps[where(a), key_of(kept)][a.seed] = a.value - b.value
         yield from enough({study: [*by_seed.values()] for study, by_seed in gaps.items()})
 
     return measured
+
+
+def pictures_of(result: Result) -> tuple[str, int, str]:
+    return result.data, result.seed, result.fingerprint
 
 
 def arms(ours: str, theirs: str):
@@ -315,5 +325,5 @@ def deeper_with_less(known: Known) -> Iterable[Row]:
 
 
 def where(result: Result) -> str:
-    size = result.settings.get("size")
-    return f"{result.model} on {f'{size} pictures of ' if size else ''}{result.data}"
+    size, networks = result.settings.get("size"), joint(result.model.split("+"))
+    return f"{networks} on {f'{size} pictures of ' if size else ''}{result.data}"

@@ -13,7 +13,7 @@ from vcr_zoo.zoo import replaced
 from .bearing import JOINT, STARVED, STEP, TRIED
 from .chosen import CHOSEN
 from .evidence import CARDS, DEPTHS, REPRODUCE
-from .gains import PAIR, START
+from .gains import PAIR, recipe_of
 from .words import MEASURES
 
 PUBLISHED = (REPRODUCE, "vcr-zoo finetune ", "vcr-zoo depth ")  # commands that take weights by name
@@ -81,7 +81,7 @@ def beside(result: Result) -> str:
 
 def named(result: Result) -> set[str]:
     """The networks that it is of, by their recipes; several are joined by +."""
-    return {name.strip().removesuffix(START) for name in result.model.split("+")}
+    return {recipe_of(name) for name in result.model.split("+")}
 
 
 def shown(result: Result) -> bool:
@@ -94,15 +94,16 @@ def shown(result: Result) -> bool:
 
 
 def published(result: Result) -> str:
-    """The command that measured it, if it is of published weights and not of runs; else nothing."""
+    """The command that measured it, if that takes weights by name; else nothing."""
     return next((start for start in PUBLISHED if result.command.startswith(start)), "")
 
 
 def network(result: Result) -> tuple:
-    """What has one set of weights: a published name, or a seed of a pair; else nothing."""
+    """What has one set of weights: a published name, a run, or a seed of a pair; else nothing."""
     if result.command.startswith(PAIR):
         return (result.model, PAIR, result.seed)
-    return (result.model, published(result)) if published(result) else ()
+    name = result.model.replace("{seed}", str(result.seed))
+    return (name, published(result)) if published(result) else ()
 
 
 def same(result: Result) -> tuple:

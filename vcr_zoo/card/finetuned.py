@@ -14,7 +14,7 @@ from vcr_zoo.transfer.tuned import METHODS
 
 from .bearing import SEEDS
 from .evidence import FULL, SCRATCH
-from .gains import declared, means
+from .gains import declared, means, recipe_of
 from .words import code, rows
 
 Means = Mapping[int, Result]  # by seed, over the data sets that are not the source
@@ -24,6 +24,7 @@ class Start(NamedTuple):
     """Networks fine-tuned on other sets from three starts: means over sets and seeds."""
 
     vcr: str
+    runs: int  # of pretraining: one for each seed, or the same one for all
     settings: dict  # of the training that the pair shares, but for what validation chose
     scratch_epochs: int
     from_scratch: float
@@ -40,17 +41,23 @@ def starts(results: Iterable[Result]) -> list[Start]:
     arms: dict[tuple, list[Result]] = defaultdict(list)
     for r in results:
         if r.protocol in (FULL, SCRATCH) and r.metric == "top1":
-            arms[r.protocol, r.model, shared_by(r)].append(r)
+            name = recipe_of(r.model) if r.protocol == SCRATCH else r.model  # no weights of it
+            arms[r.protocol, name, shared_by(r)].append(r)
     made = []
     for vcr, control in declared(results).items():
         sets = targets(parse(["--recipe", vcr]).dataset) if vcr in recipes() else ()
-        for study in [s for way, model, s in arms if (way, model) == (FULL, vcr)]:
+        for model, study in [arm for way, *arm in arms if way == FULL and made_by(vcr, arm[0])]:
             settings = json.loads(study)
-            scratch = (SCRATCH, control, key_of(settings, "epochs"))  # sees none of its weights
-            wanted = (scratch, (FULL, control, study), (FULL, vcr, study))
+            scratch = (SCRATCH, control, key_of(settings, "epochs"))
+            wanted = (scratch, (FULL, model.replace(vcr, control), study), (FULL, model, study))
             one = compared(vcr, settings, *(over(sets, arms.get(arm, ())) for arm in wanted))
             made += [one] if one else []
     return made
+
+
+def made_by(recipe: str, model: str) -> bool:
+    """Whether a network, or each seed's, is one that a recipe made."""
+    return "+" not in model and recipe_of(model) == recipe
 
 
 def shared_by(result: Result) -> str:
@@ -78,6 +85,7 @@ def compared(vcr: str, settings: dict, scratch: Means, control: Means, ours: Mea
         return None
     return Start(
         vcr=vcr,
+        runs=len({ours[s].weights for s in seeds}),
         settings=settings,
         scratch_epochs=epochs.pop(),
         from_scratch=fmean(scratch[s].value for s in seeds),
@@ -93,6 +101,7 @@ def finetuned_table(results: Iterable[Result]) -> str:
     body = [
         [
             code(one.vcr),
+            str(one.runs),
             "all" if one.settings["size"] is None else str(one.settings["size"]),
             f"{one.settings['epochs']}, {one.scratch_epochs} from scratch",
             *(f"{100 * v:.2f} %" for v in (one.from_scratch, one.from_control, one.from_vcr)),
@@ -103,5 +112,5 @@ def finetuned_table(results: Iterable[Result]) -> str:
     ]
     accuracies = ["from scratch", "from the control", "from VCR"]
     gains = ["VCR over scratch", "VCR over control"]
-    head = ["weights", "pictures of a set", "epochs", *accuracies, *gains]
+    head = ["weights", "pretraining runs", "pictures of a set", "epochs", *accuracies, *gains]
     return rows(head, body) if body else "(None yet.)"

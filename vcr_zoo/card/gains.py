@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -92,6 +93,11 @@ class Paired:
         """What was measured on training runs by a recipe, seed by seed."""
         mine = (r for r in self.results if r.model == name and r.command.startswith(PAIR))
         return [r for r in mine if (r.protocol, r.metric) in MEASURES]
+
+
+def recipe_of(model: str) -> str:
+    """The recipe that made a network: its own name, or what its run's folder is called by."""
+    return Path(model.strip().removesuffix(START)).name.partition("-")[0]
 
 
 def declared(results: Iterable[Result]) -> dict[str, str]:

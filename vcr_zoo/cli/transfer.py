@@ -157,7 +157,12 @@ def add_finetune(commands) -> None:
         epilog="example: vcr-zoo finetune test_resnet.vcr_fmnist4 --data silhouettes --size 500 "
         "--method full dr-tune --seeds 0 1 2 --set epochs=20",
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{MODEL}; A+B joins networks")
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help=f"{MODEL}; A+B joins networks, {{seed}} stands for each seed",
+    )
     add_data(parser)
     parser.add_argument(
         "--method",

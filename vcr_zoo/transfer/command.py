@@ -23,7 +23,6 @@ from .tuned import (
     chosen,
     depths,
     drawn,
-    fingerprint,
     measure,
     network,
     part_of,
@@ -129,7 +128,7 @@ def place(folder: str | Path, cell: Cell, count: int) -> Path:
     """Folder of a run."""
     if count == 1:
         return Path(folder)
-    name = f"{cell.model}-{cell.data}-{cell.method}-{cell.seed}"
+    name = f"{'+'.join(cell.networks)}-{cell.data}-{cell.method}-{cell.seed}"
     return Path(folder) / "".join(c if c.isalnum() or c in "-_.+" else "-" for c in name)
 
 
@@ -161,7 +160,7 @@ def depth(
     options = belong("depth", ["depth"], options)
     for size in sizes:  # refused before any is measured
         pictures(Cell(model, data, size=size, **more))
-    names = depths(Cell(model, data, options=options))
+    names = depths(Cell(model, data, seed=seeds[0], options=options))
     curves, choice = {}, {}
     for size in sizes:
         label = f"{size} pictures" if size else "all pictures"
@@ -177,8 +176,9 @@ def depth(
         if not search:
             print(searched(means, len(names)))
     largest = None if None in sizes else max(sizes)
-    alone = Cell(model, data, "depth", options=(*options, ("depth", 0)), size=largest, **more)
-    rows = compared(alone, names, chosen(alone, out, fingerprint(model))) if alike else None
+    whole = (*options, ("depth", 0))
+    alone = Cell(model, data, "depth", seeds[0], options=whole, size=largest, **more)
+    rows = compared(alone, names, chosen(alone, out)) if alike else None
     title = f"{model} on {data}"
     draw(curves, choice, names, picture, rows, title)
     label, t = list(choice.items())[-1]
@@ -241,7 +241,7 @@ def compared(cell: Cell, names: Sequence[str], options: dict) -> dict | None:
     validation = drawn(part_of(cell.data, "validation", cell.level), max(cell.size or 0, 500), 0)
     if len(validation) < FEWEST:
         return None
-    source = network(cell.model)
+    source = network(cell.networks[0])
     loop = {name: value for name, value in options.items() if name in LOOP}
     run = Finetuner(source, train, validation, Scratch(), settings_from(loop))
     return likeness(source, run.run().model, validation, names)

@@ -48,7 +48,8 @@ class Cell:
     """One network fine-tuned on one data set by one method.
 
     Attributes:
-        model: a name for `network`; several with + between them are joined.
+        model: a name for `network`, "{seed}" in it standing for the seed; several with + between
+            them are joined.
         options: settings of the loop and of the method that are not the defaults, as pairs.
         size: train pictures, drawn by the seed from all classes alike, and at most as many
             validation pictures; None: all.
@@ -69,6 +70,11 @@ class Cell:
     def __post_init__(self):
         if self.budget < 1:
             raise ValueError(f"--budget {self.budget} must be at least 1")
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names that `load_model` takes."""
+        return tuple(self.model.replace("{seed}", str(self.seed)).split("+"))
 
     @property
     def command(self) -> str:
@@ -236,7 +242,7 @@ def fit(
     chosen, settings = divided(cell.method, options)
     settings = replace(settings, seed=cell.seed)
     train, validation = pictures(cell)
-    networks = [network(name) for name in cell.model.split("+")]
+    networks = [network(name) for name in cell.networks]
     more = {"folder": folder, **more}
     if cell.method == TWO_STAGE:
         return two_stage(networks, train, validation, settings, **more), settings
@@ -244,10 +250,10 @@ def fit(
     return Finetuner(model, train, validation, chosen, settings, **more).run(), settings
 
 
-def tried(cell: Cell, options: dict, out: str | Path, weights: str) -> float:
+def tried(cell: Cell, options: dict, out: str | Path) -> float:
     """Validation accuracy of one trial on seed 0, from the file if it is there."""
     trial = replace(cell, seed=0)
-    result = blank(trial, options, weights)
+    result = blank(trial, options)
     result = replace(result, protocol=f"{result.protocol} trial", metric="validation_top1")
     for known in read(out):
         if known.cell() == result.cell():
@@ -260,8 +266,8 @@ def tried(cell: Cell, options: dict, out: str | Path, weights: str) -> float:
     return value
 
 
-def chosen(cell: Cell, out: str | Path, weights: str) -> dict:
-    """Options for a cell, chosen on validation pictures of seed 0 with its budget of runs.
+def chosen(cell: Cell, out: str | Path) -> dict:
+    """Options for a cell, chosen with its budget of runs: of seed 0, on validation pictures.
 
     For "depth" first the depth, then its rate; for others what their `tuned` names.
     """
@@ -273,7 +279,7 @@ def chosen(cell: Cell, out: str | Path, weights: str) -> dict:
         last = len(depths(cell))
 
         def at(t: int) -> float:
-            return tried(cell, {**options, "depth": t}, out, weights)
+            return tried(cell, {**options, "depth": t}, out)
 
         wanted = (last + 1) // 3 if last >= 5 else last + 1
         values = narrow(at, last, max(min(wanted, cell.budget - 1), 1))
@@ -282,7 +288,7 @@ def chosen(cell: Cell, out: str | Path, weights: str) -> dict:
     own, settings = divided(cell.method, options)
     start = {name: getattr(settings, name, getattr(own, name, None)) for name in kind.tuned}
     best, _ = climb(
-        lambda found: tried(cell, {**options, **found}, out, weights),
+        lambda found: tried(cell, {**options, **found}, out),
         start,
         kind.tuned,
         cell.budget - spent,
@@ -293,12 +299,12 @@ def chosen(cell: Cell, out: str | Path, weights: str) -> dict:
 def depths(cell: Cell) -> list[str]:
     """Names of the blocks of a cell's network."""
     options = dict(cell.options)
-    model = copy.deepcopy(network(cell.model.split("+")[0]))
+    model = copy.deepcopy(network(cell.networks[0]))
     model.reset_classifier(2)
     return Blocks(model, options.get("input_size")).names
 
 
-def blank(cell: Cell, options: dict, weights: str) -> Result:
+def blank(cell: Cell, options: dict) -> Result:
     """A cell's result without metric and value."""
     own, settings = divided(cell.method, options)
     train, validation = pictures(cell)
@@ -316,7 +322,7 @@ def blank(cell: Cell, options: dict, weights: str) -> Result:
         value=0.0,
         seed=cell.seed,
         settings={"level": cell.level, "size": cell.size, "test": cell.test, **kept},
-        weights=weights,
+        weights=fingerprint(cell.networks),
         fingerprint=hashlib.sha256(digest.encode()).hexdigest(),
         versions=versions(),
         command=cell.command,
@@ -324,9 +330,9 @@ def blank(cell: Cell, options: dict, weights: str) -> Result:
 
 
 @functools.lru_cache(maxsize=8)
-def fingerprint(model: str) -> str:
+def fingerprint(networks: tuple[str, ...]) -> str:
     """sha256 of the weights of a network or of several joined."""
-    each = [weights_sha256(network(name)) for name in model.split("+")]
+    each = [weights_sha256(network(name)) for name in networks]
     return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
 
 
@@ -341,10 +347,9 @@ def measure(
         folder: where the run is left; then it is always run.
         more: arguments of `Finetuner`.
     """
-    weights = fingerprint(cell.model)
     enough(cell.test, len(part_of(cell.data, "train", cell.level).classes), "--test")
-    options = chosen(cell, out, weights)
-    result = blank(cell, options, weights)
+    options = chosen(cell, out)
+    result = blank(cell, options)
     known = {r.metric: r for r in read(out) if replace(r, metric="").cell() == result.cell()}
     if "top1" in known and folder is None:
         return {"top1": known.pop("top1"), **known}
@@ -396,15 +401,17 @@ def cells(
     own = {way: belong(way, methods, options) for way in methods}
     for name in data:
         row_with(name, level)
-    for name in dict.fromkeys(part for joined in models for part in joined.split("+")):
-        find_model(name)
-    return [
+    wanted = [
         Cell(model, name, way, seed, own[way], level, **more)
         for model in models
         for name in data
         for way in methods
         for seed in seeds
     ]
+    tuning = [replace(cell, seed=0) for cell in wanted if cell.budget > 1]
+    for name in dict.fromkeys(name for cell in (*wanted, *tuning) for name in cell.networks):
+        find_model(name)
+    return wanted
 
 
 def run(
