@@ -302,6 +302,36 @@ def test_models_load_from_wherever_they_are(model, run_folder):
     assert module.data_config(load_model(run_folder))["mean"] == (0.3,)
 
 
+@pytest.mark.parametrize("stored", ["namespace", "a dictionary"])
+def test_a_checkpoint_without_an_export_wants_pictures_as_its_run_had_them(tmp_path, stored):
+    """A run that was stopped has no config.json; its batch norm, too, is what it computes."""
+    network = timm.create_model("test_efficientnet", num_classes=4, in_chans=1, bn_eps=0.1)
+    args = {
+        "model": "test_efficientnet",
+        "num_classes": 4,
+        "input_size": [1, 28, 28],
+        "bn_eps": 0.1,
+    }
+    args |= {"mean": [0.25], "std": [0.5], "crop_pct": 1.0, "interpolation": "bilinear"}
+    kept = module.argparse.Namespace(**args) if stored == "namespace" else args
+    path = tmp_path / "checkpoint-1.pth.tar"
+    torch.save({"state_dict": network.state_dict(), "args": kept}, path)
+
+    loaded, config = load_model(path), module.data_config(load_model(path))
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(loaded(x), network.eval()(x))
+    assert (config["input_size"], config["mean"], config["std"]) == ((1, 28, 28), (0.25,), (0.5,))
+    assert (config["crop_pct"], config["interpolation"]) == (1.0, "bilinear")
+
+
+@pytest.mark.parametrize("content", [b"# Read me", torch.ones(3), {"a": [b"1", Path]}])
+def test_what_is_no_checkpoint_is_said(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=r"weights\.pth (is not a whole|holds a Tensor, no train)"):
+        load_model(path)
+
+
 def test_random_weights_have_a_name():
     """Always the same ones, whatever was drawn before, which they do not disturb."""
     state = torch.get_rng_state()

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from scipy import stats
@@ -121,3 +122,27 @@ def test_no_pairs_are_refused():
 def test_close_names_are_suggested_and_far_ones_are_not():
     assert closest("layr4", ["layer4", "layer3", "fc"]) == " Closest: layer4, layer3."
     assert closest("zzz", ["layer4"]) == ""
+
+
+def test_what_read_would_refuse_is_not_written(tmp_path):
+    """Or one number that is none would take all others of its file along."""
+    path = tmp_path / "results.jsonl"
+    with pytest.raises(ValueError, match="its value is nan"):
+        append(path, RESULT, replace(RESULT, value=math.nan))
+    assert not path.exists()
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path):
+    path = tmp_path / "results.jsonl"
+    code = (
+        "import resource, signal, sys; from vcr_zoo.results import Result, append\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "one = Result('m' * 500, 'd', 'p', 'x', 1.0)\n"
+        "append(sys.argv[1], one)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
+        "append(sys.argv[1], one, one)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+
+    assert "no space left for more results" in done.stderr
+    assert len(read(path)) == 1

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from timm.data import create_loader, resolve_model_data_config
+from timm.data import create_loader, resolve_input_data_config, resolve_model_data_config
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
@@ -205,6 +205,15 @@ def data_config(model: nn.Module) -> dict:
     return config
 
 
+def resized(model: nn.Module, input_size: Sequence[int] | None) -> nn.Module:
+    """The same network, for pictures of another size (channels, height, width); None: as it is."""
+    if input_size is None:
+        return model
+    view = copy.copy(model)
+    view.pretrained_cfg = {**model.pretrained_cfg, "input_size": tuple(input_size)}
+    return view
+
+
 def weights_sha256(model: nn.Module) -> str:
     """sha256 over the names, types and values of everything in the state dict."""
     digest = hashlib.sha256()
@@ -324,13 +333,16 @@ def from_checkpoint(path: Path) -> nn.Module:
     if (path.parent / "config.json").is_file():
         model = timm.create_model(f"local-dir:{path.parent}", pretrained=False)
     else:
-        kwargs = architecture_of(path)
+        args = arguments_of(path)
+        kwargs = architecture_of(args)
         if not timm.is_model(kwargs["model_name"]):
             raise ValueError(
                 f"{path} says that it is a {kwargs['model_name']!r}, which timm does not know."
                 f"{closest(kwargs['model_name'], timm.list_models())}"
             )
         model = timm.create_model(**kwargs)
+        prepared = resolve_input_data_config(model, args)  # as the run's own pictures were
+        model.pretrained_cfg = {**model.pretrained_cfg, **prepared}
     try:
         load_checkpoint(model, str(path))
     except RuntimeError as error:
@@ -338,20 +350,38 @@ def from_checkpoint(path: Path) -> nn.Module:
     return model
 
 
-def architecture_of(path: Path) -> dict:
-    """Arguments of `timm.create_model` for a training checkpoint, from itself or from args.yaml."""
+def arguments_of(path: Path) -> dict:
+    """What a training checkpoint was made with, from args.yaml beside it or from itself."""
     args = {}
     if (path.parent / "args.yaml").is_file():
         args = yaml.safe_load((path.parent / "args.yaml").read_text())
     if path.suffix != ".safetensors":
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        args = args or vars(stored.get("args", argparse.Namespace(model=stored.get("arch"))))
+        stored = unpickled(path)
+        kept = stored.get("args") or {"model": stored.get("arch")}
+        args = args or (vars(kept) if isinstance(kept, argparse.Namespace) else dict(kept))
     if not args.get("model"):
         raise ValueError(
             f"{path} does not say of which architecture it is: put it into a folder with the "
             "config.json that timm.models.save_for_hf writes, or name that folder"
         )
+    return args
+
+
+def unpickled(path: Path) -> dict:
+    """Content of a file of torch's; a ValueError for one that is none, or that holds code."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its zip reader or unpickler met
+        raise ValueError(f"{path} is not a whole checkpoint: {type(error).__name__}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, no training checkpoint")
+    return content
+
+
+def architecture_of(args: Mapping) -> dict:
+    """Arguments of `timm.create_model` for a training run's."""
     wanted = {"model_name": args["model"], "num_classes": args.get("num_classes")}
-    wanted |= {"in_chans": args.get("in_chans"), "global_pool": args.get("gp")}
+    wanted["in_chans"] = args.get("in_chans") or next(iter(args.get("input_size") or ()), None)
+    wanted |= {"global_pool": args.get("gp"), "bn_eps": args.get("bn_eps")}
     return wanted | (args.get("model_kwargs") or {})

@@ -51,12 +51,20 @@ def key_of(settings: dict, *without: str) -> str:
 
 def append(path: str | Path, *results: Result) -> None:
     """Add a line for each to a jsonl file, in a single write: processes can share the file, and
-    what is interrupted leaves all of them or none."""
-    lines = "".join(json.dumps(asdict(result), sort_keys=True) + "\n" for result in results)
+    what is interrupted leaves all of them or none.
+
+    Raises:
+        OSError: if there is no space for all.
+        ValueError: for a result that `read` would refuse, as one that is not a number.
+    """
+    lines = "".join(json.dumps(asdict(checked(r)), sort_keys=True) + "\n" for r in results).encode()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(handle, lines.encode())
+        written = os.write(handle, lines)
+        if written < len(lines):
+            os.ftruncate(handle, os.fstat(handle).st_size - written)
+            raise OSError(f"{path}: there is no space left for more results")
     finally:
         os.close(handle)
 

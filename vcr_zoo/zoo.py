@@ -200,6 +200,8 @@ def verified(entrypoint: Callable, entries: dict[str, Entry]) -> Callable:
     def create(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
         cfg = pretrained_cfg
         tag = cfg.get("tag") if isinstance(cfg, dict) else getattr(cfg, "tag", cfg)
+        if isinstance(cfg, dict) and cfg.get("source"):  # a folder's or a repository's own
+            tag = None
         if isinstance(tag, str) and tag in entries:
             kwargs = {**entries[tag].model_args, **kwargs}
         elsewhere = set(SOURCES) & set(pretrained_cfg_overlay or ())

@@ -114,3 +114,18 @@ def test_a_file_of_results_is_entered(tmp_path):
         add_file(tmp_path / "nowhere.jsonl", ["a.b"], tmp_path / "results.jsonl")
     with pytest.raises(ValueError, match=r"no results that cards or claims show: .*of x"):
         add_file(tmp_path / "new.jsonl", ["x"], tmp_path / "results.jsonl")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"data": "folder//home/me/clients@32"},
+        {"model": "/home/me/runs/a.b-{seed}"},
+        {"command": "vcr-zoo depth a.b --data /home/me/clients"},
+    ],
+)
+def test_paths_of_a_machine_are_not_published(fields, tmp_path):
+    append(tmp_path / "new.jsonl", result(**fields))
+    with pytest.raises(ValueError, match=r"/home/me.* is a path of this machine"):
+        add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl")
+    assert not (tmp_path / "results.jsonl").exists()

@@ -201,6 +201,38 @@ def test_the_usage_that_a_card_shows_runs(name):
     assert space["embedding"].shape == (1, 96) and len(space["maps"]) == 5
 
 
+def test_a_control_that_lies_elsewhere_is_linked_where_it_is(found):
+    partner = replace(found.partner, hub=f"alice/{CONTROL}")
+    made = card.card(replace(found, partner=partner), hub="org/" + VCR)
+
+    assert f"[`{CONTROL}`](https://huggingface.co/alice/{CONTROL})" in made
+
+
+def test_a_recipe_is_told_as_a_run_settles_it(found):
+    assert found.recipe["vcr_every"] == 4
+    open_rate = {"lr": None, "lr_base": 0.1, "lr_base_size": 256, "lr_base_scale": "sqrt"}
+    made = card.card(replace(found, recipe={**found.recipe, **open_rate}))
+
+    assert "learning rate 0.1 for 256 pictures, scaled (sqrt)" in made
+
+
+def test_only_what_measurements_share_is_said_of_all_of_them(found):
+    """Depths of one seed have a command and a rate each."""
+    like = next(filter(found.shows, found.results))
+    points = [
+        replace(like, protocol=DEPTHS, metric="top1", data="silhouettes", seed=3, fingerprint="f3",
+                settings={"depth": depth, "lr": 0.1 * depth, "size": 50},
+                command=f"vcr-zoo finetune {VCR} --seeds 3 --set depth={depth}",
+                versions=like.versions | {"hardware": "abacus"} if depth == 2 else like.versions)
+        for depth in range(3)
+    ]  # fmt: skip
+    made = card.card(replace(found, results=(*found.results, *points)))
+    first, alone = [line for line in made.splitlines() if line.startswith(f"- **{DEPTHS}**")]
+
+    assert "depth=0` and 1 other commands like it; size 50; data `f3`" in first
+    assert "depth=2`; depth 2; lr 0.2; size 50; data `f3`; hardware abacus" in alone
+
+
 def test_fields_can_break_neither_yaml_nor_html(found):
     """Labels and settings come from data; a card is read by browsers."""
     evil = "<script>alert(1)</script>\n---\nlicense: evil\n| [x](javascript:y) `z`"
@@ -268,7 +300,10 @@ def test_a_picture_is_drawn_again_only_if_its_numbers_change(found, tmp_path):
     (tmp_path / "spectrum.png").write_bytes(files["spectrum.png"] + b"kept")
     changed = [replace(r, value=r.value + 0.01) if is_run(r, "eval") else r for r in found.results]
     again = card.card_files(replace(found, results=tuple(changed)), folder=tmp_path)
+    (tmp_path / "spectrum.png").write_bytes(files["spectrum.png"][:5000])  # writing was cut short
+    mended = card.card_files(found, folder=tmp_path)
 
+    assert mended["spectrum.png"] == files["spectrum.png"]
     assert again["spectrum.png"].endswith(b"kept")
     assert again["transfer.png"] == files["transfer.png"]  # both moved alike: same differences
     one = [replace(r, value=0.5) if is_run(r, "eval") and r.model == VCR else r for r in changed]

@@ -207,6 +207,17 @@ def test_joined_networks_are_compared_with_the_first_of_them_alone():
     assert alone.label == at_once.label == "a{seed} + b{seed} on 50 pictures of stamps"
 
 
+def test_networks_whose_folders_are_called_alike_are_not_one():
+    tuned = [
+        Result(*(model, "stamps", f"finetune {way}", "top1", value, seed), {"size": 50})
+        for model, gain in (("a/run", 0.1), ("b/run", -0.6))
+        for way, value in (("dr-tune", 0.7 + gain), ("full", 0.7))
+        for seed in range(5)
+    ]
+    found = ours.methods("dr-tune", "full")(Known.of(tuned))
+    assert [row.shown[:6] for row in found] == ["+10.00", "-60.00"]
+
+
 def test_arms_are_those_of_one_study():
     """Another study on the same pictures is a row of its own, or none without a long run."""
     joined = [

@@ -86,17 +86,35 @@ def test_studies_are_lines_of_their_own_and_the_latest_measurement_counts():
     assert few.from_vcr == many.from_vcr
 
 
+def runs(start):
+    """Of the pair, one for each seed, in the folders that they were trained in."""
+    return [
+        replace(r, model=f"runs/{VCR}/{r.model}-seed{{seed}}", weights=f"{r.model} {r.seed}")
+        for r in measured(start)
+    ]
+
+
+PAIR = [
+    replace(TRAINED, model=name, seed=seed, weights=f"{name} {seed}")
+    for name in (VCR, CONTROL)
+    for seed in range(5)
+]
+
+
 def test_runs_of_every_seed_are_a_line_of_their_own_beside_the_published_file():
     """From random weights no pretraining is seen, so that one measurement serves both."""
-    of_runs = [
-        replace(r, model=f"runs/{r.model}-seed{{seed}}", weights=f"{r.model} {r.seed}")
-        for r in measured(ARMS[:2], views=4)
-    ]
-    joined = [replace(r, model=f"{r.model}+{r.model}") for r in of_runs]
-    file = [replace(r, weights=r.model) for r in measured(ARMS[:2], views=4)]
-    lines = starts([TRAINED, *of_runs, *joined, *file, *measured(ARMS[2:], views=4)])
+    file = [replace(r, weights=r.model) for r in measured(ARMS[:2])]
+    lines = starts([*PAIR, *runs(ARMS[:2]), *file, *measured(ARMS[2:])])
 
     assert [one.runs for one in lines] == [5, 1]
     assert lines[0].over_control == lines[1].over_control
     assert lines[0].over_scratch == lines[1].over_scratch
-    assert not starts([TRAINED, *of_runs[: len(SETS) * 5], *file[len(SETS) * 5 :]])
+
+
+def test_networks_joined_and_runs_of_other_trainings_are_not_the_pair_s():
+    demo = [replace(r, weights=f"four epochs {r.seed}") for r in runs(ARMS[:2])]
+    assert not starts([*PAIR, *demo, *measured(ARMS[2:])])
+
+    joined = [replace(r, model=f"{r.model}+{r.model}", value=1.0) for r in measured()]
+    (one,) = starts([*PAIR, *runs(ARMS[:2]), *measured(ARMS[2:]), *joined])
+    assert one == starts([*PAIR, *runs(ARMS[:2]), *measured(ARMS[2:])])[0]

@@ -1,5 +1,6 @@
 """Archives from anyone: what is hostile or damaged is refused by name, and touches nothing."""
 
+import errno
 import io
 import os
 import shutil
@@ -159,3 +160,22 @@ def test_truncated_debian_packages_are_named(debian, tmp_path, share):
     debian.write_bytes(debian.read_bytes()[: int(share * debian.stat().st_size)])
     with pytest.raises(ValueError, match=r"x\.deb is truncated or damaged"):
         unpack(debian, tmp_path / "into", everything)
+
+
+def test_a_full_disk_is_not_the_archive_s_fault(tmp_path, monkeypatch):
+    """It is called what it is; who takes an archive for damaged fetches it again."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    tgz(tmp_path / "x.tgz", [("a", b"1")])
+    monkeypatch.setattr(archives.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        unpack(tmp_path / "x.tgz", tmp_path / "into", everything)
+
+
+def test_a_debian_package_without_its_program_is_not_damaged(tmp_path, monkeypatch):
+    (tmp_path / "x.deb").write_bytes(b"")
+    monkeypatch.setattr(archives.shutil, "which", lambda _: None)
+    with pytest.raises(FileNotFoundError, match="install dpkg"):
+        unpack(tmp_path / "x.deb", tmp_path / "into", everything)

@@ -393,3 +393,10 @@ def test_a_zip_file_s_sum_is_of_its_members(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"3\.pk3 is truncated"):
         payload_sum({"x": path})
+
+
+def test_a_thinned_set_is_told_with_its_own_counts(files):
+    told, thin = get("fmnist", files), get("fmnist_lt10", files)
+    assert (
+        f"{len(load('fmnist_lt10')):,} train" in thin and thin.split(":")[1] != told.split(":")[1]
+    )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vcr_zoo.data import load, load_test
+from vcr_zoo.data import load, load_test, own
 from vcr_zoo.data.pictures import Labelled, gathered
 
 from .sets import noise, write_picture, write_tree
@@ -269,3 +269,44 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(ValueError, match=r"bomb\.png is refused"):
             load(f"folder/{tmp_path / 'own'}@8")
+
+
+@pytest.mark.parametrize("train, held_out", [("Train", "Test"), ("training", "testing")])
+def test_parts_are_known_however_they_are_written(tmp_path, train, held_out):
+    """Or they would be taken for the classes."""
+    write_tree(tmp_path / train, ("ape", "bee"), 20)
+    write_tree(tmp_path / held_out, ("ape", "bee"), 5, seed=100)
+    name = f"folder/{tmp_path}@16"
+    assert load(name).classes == ("ape", "bee") and len(load_test(name)) == 10
+
+
+def test_parts_without_one_to_train_on_are_refused(tmp_path):
+    write_tree(tmp_path / "own" / "val", ("ape", "bee"), 20)
+    write_tree(tmp_path / "own" / "Test", ("ape", "bee"), 5, seed=100)
+    with pytest.raises(ValueError, match="has Test, val and no train folder: name one train"):
+        load(f"folder/{tmp_path / 'own'}@16")
+
+
+def test_pictures_behind_links_are_looked_at_too(tmp_path):
+    write_tree(tmp_path / "elsewhere", ("ape", "bee"), 20)
+    (tmp_path / "own").mkdir()
+    for name in ("ape", "bee"):
+        (tmp_path / "own" / name).symlink_to(tmp_path / "elsewhere" / name)
+    name = f"folder/{tmp_path / 'own'}@16"
+    before = sum(len(load(name, part)) for part in ("train", "validation")) + len(load_test(name))
+    write_picture(tmp_path / "elsewhere" / "ape" / "new.png", 991)
+    after = sum(len(load(name, part)) for part in ("train", "validation")) + len(load_test(name))
+    assert (before, after) == (40, 41)
+
+
+def test_folders_of_the_hub_s_format_are_apart_and_read_again(tmp_path, monkeypatch):
+    """By where they lie, not by what they are called from there."""
+    rows = []
+    for place in ("one", "two"):
+        (tmp_path / place / "data").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / place)
+        rows.append(own.row("hfds/data"))
+    (tmp_path / "two" / "data" / "more.parquet").write_bytes(b"1")
+    rows.append(own.row("hfds/data"))
+    assert rows[0].name != rows[1].name == rows[2].name
+    assert rows[1].sha256 != rows[2].sha256

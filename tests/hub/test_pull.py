@@ -89,6 +89,26 @@ def test_plain_timm_names_load_pinned_weights_from_the_hub(on_hub, hub, files):
     assert again.fc.out_features == 10 and len(hub.requests) == kept  # from the cache
 
 
+def test_a_folder_whose_config_has_the_tag_of_a_name_loads_its_own_weights(
+    on_hub, hub, files, tmp_path
+):
+    """A run by that name's recipe, or what was fine-tuned from it, and not what the Hub has."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = json.loads(files["config.json"])
+    config["pretrained_cfg"]["tag"] = on_hub.name.partition(".")[2]
+    weights = {
+        k: v + 1 if k == "fc.bias" else v for k, v in load_file(zoo.manifest()[VCR].file).items()
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(save(weights))
+    asked = len(hub.requests)
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+
+    assert len(hub.requests) == asked
+    assert torch.equal(model.fc.bias, weights["fc.bias"].float())
+
+
 def test_weights_whose_sha256_is_wrong_are_refused_before_a_tensor_is_used(on_hub, hub, files):
     commit = hub.put(REPO, {"model.safetensors": files["model.safetensors"][:-1] + b"!"})
     zoo.register({on_hub.name: replace(on_hub, revision=commit)})

@@ -288,3 +288,15 @@ def test_outputs_and_parts_that_do_not_match_are_said(small, pictures, caplog):
 
     assert "3 classes, but test_resnet has 1000 outputs: pass --num-classes 3" in caplog.text
     assert "validating on the training pictures" in caplog.text
+
+
+def test_a_checkpoint_of_elsewhere_does_not_free_the_folder(small, tmp_path):
+    """It is another run that would be written over."""
+    for name in ("run", "other"):
+        train(parse(small("--epochs", "1", experiment=name)), progress=False)
+    before = (tmp_path / "run" / "last.pth.tar").read_bytes()
+    elsewhere = str(tmp_path / "other" / "last.pth.tar")
+    refused(small("--epochs", "2", "--resume", elsewhere), FileExistsError, "--experiment NAME")
+    assert (tmp_path / "run" / "last.pth.tar").read_bytes() == before
+    more = train(parse(small("--resume", elsewhere, experiment="third")), progress=False)
+    assert [row["epoch"] for row in more.history] == [0, 1, 2]

@@ -350,3 +350,61 @@ def test_a_stopped_program_ends_with_a_code_of_its_own(small, monkeypatch, capsy
     assert main(small()) == 75
     assert "saved; --resume auto goes on" in capsys.readouterr().err
     assert main(small("--resume", "auto", "--stop-epoch", "1")) == 0
+
+
+def test_an_older_checkpoint_stays_what_it_is(small, tmp_path):
+    """Going on from it, the epochs after it are new, and so is what --resume auto goes on with."""
+    argv = small("--checkpoint-hist", "5")
+    train(parse(argv), progress=False)
+    folder = tmp_path / "run"
+    first, before = (
+        folder / "checkpoint-0.pth.tar",
+        checkpoint.read(folder / "checkpoint-0.pth.tar"),
+    )
+    again = train(parse([*argv, "--resume", str(first), "--stop-epoch", "1"]), progress=False)
+
+    assert again.history == [row for row in again.history if row["epoch"] == 0]
+    after = checkpoint.read(first)
+    assert after["epoch"] == before["epoch"] == 0
+    assert all(v.equal(after["state_dict"][k]) for k, v in before["state_dict"].items())
+    assert checkpoint.read(checkpoint.latest(folder))["epoch"] == 0
+    kept = checkpoint.read(folder / "model_best.pth.tar")
+    assert kept["epoch"] == 0
+
+
+@pytest.mark.parametrize("way", ["an older checkpoint", "--start-epoch"])
+def test_a_run_that_goes_back_and_is_stopped_goes_on_from_there(small, tmp_path, monkeypatch, way):
+    """Not from the branch that was left, which came further."""
+    argv = small("--checkpoint-hist", "5")
+    train(parse(argv), progress=False)
+    folder = tmp_path / "run"
+    back = ["--resume", "auto", "--start-epoch", "1"]
+    if way != "--start-epoch":
+        back = ["--resume", str(folder / "checkpoint-0.pth.tar")]
+    after_update = loop.after_update
+
+    def terminate(parts, count):
+        after_update(parts, count)
+        if count % 6 == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "after_update", terminate)
+        with pytest.raises(KeyboardInterrupt, match="stopped at epoch 1"):
+            train(parse([*argv, *back]), progress=False)
+    found = checkpoint.read(checkpoint.latest(folder))
+    assert found["epoch"] == 1 and found["vcr_zoo"]["batches"] > 0
+    rows = train(parse([*argv, "--resume", "auto"]), progress=False).history
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+
+
+def test_a_resumed_run_has_the_rates_and_the_decay_of_its_options(small, tmp_path):
+    train(parse(small("--stop-epoch", "1")), progress=False)
+    changed = ("--lr", "0.01", "--weight-decay", "0.3", "--momentum", "0.5")
+    more = train(parse(small(*changed, "--resume", "auto")), progress=False)
+    whole = train(parse(small(*changed, experiment="whole")), progress=False)
+
+    assert [row["lr"] for row in more.history[1:]] == [row["lr"] for row in whole.history[1:]]
+    groups = checkpoint.read(tmp_path / "run" / "last.pth.tar")["optimizer"]["param_groups"]
+    assert {group["momentum"] for group in groups} == {0.5}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}

@@ -7,7 +7,17 @@ from vcr_zoo.data import DATASETS
 from vcr_zoo.features import weights_sha256
 from vcr_zoo.results import Result, paired, read
 from vcr_zoo.transfer import tuned
-from vcr_zoo.transfer.tuned import Cell, cells, divided, drawn, measure, method, table, words_of
+from vcr_zoo.transfer.tuned import (
+    Cell,
+    belong,
+    cells,
+    divided,
+    drawn,
+    measure,
+    method,
+    table,
+    words_of,
+)
 
 from .made import network, pictures
 
@@ -140,6 +150,15 @@ def test_unknown_methods_and_settings_are_refused_with_the_closest():
         divided("full", {"lrr": 1})
 
 
+def test_a_method_s_own_value_goes_before_that_of_all():
+    """In whichever order: the names come sorted."""
+    for way, own in (("bss", "bss.lr"), ("scratch", "scratch.lr")):
+        found = belong(way, ["full", way], (("lr", 1.0), (own, 2.0)))
+        assert dict(found) == {"lr": 2.0}
+        assert found == belong(way, ["full", way], ((own, 2.0), ("lr", 1.0)))
+        assert dict(belong("full", ["full", way], (("lr", 1.0), (own, 2.0)))) == {"lr": 1.0}
+
+
 def test_one_network_in_two_stages_is_refused():
     with pytest.raises(ValueError, match="two-stage joins networks"):
         cells(["a"], ["made"], ["two-stage"], [0])
@@ -171,6 +190,19 @@ def test_the_table_compares_networks_where_one_is_named():
     }
     head, *lines = table(measured, against="control").splitlines()
 
-    assert head.endswith("minus control [95 %, 2 seeds]")
+    assert head.endswith("minus control [95 %]")
     assert lines[0].endswith(str(paired([10, 5]))) and lines[1].endswith(str(paired([-1, -2])))
     assert not any("[" in line for line in lines[2:])
+
+
+def test_several_runs_less_one_have_no_interval_and_lines_say_their_seeds():
+    """The one is the same in every difference."""
+    measured = {
+        Cell(name, "made", "full", seed): {"top1": Result(name, "made", "full", "top1", v, seed)}
+        for name, each in {"runs/vcr-{seed}": (0.5, 0.7, 0.9), "control": (0.4, 0.65)}.items()
+        for seed, v in enumerate(each)
+    }
+    _, ours, theirs = table(measured, against="control").splitlines()
+
+    assert ours.split() == ["runs/vcr-{seed}", "made", "full", "70.00", "2", "+7.50"]
+    assert theirs.split() == ["control", "made", "full", "52.50", "2"]

@@ -50,5 +50,6 @@ def loop(network: torch.nn.Module, batch: torch.Tensor, pictures: int) -> None:
     """As many pictures as asked for through the network, and nothing else."""
     cast = torch.autocast("cuda", torch.bfloat16, enabled=batch.device.type == "cuda")
     with torch.inference_mode(), cast:
-        for _ in range(pictures // len(batch)):
-            network.forward_head(network.forward_features(batch), pre_logits=True)
+        for first in range(0, pictures, len(batch)):
+            x = batch[: pictures - first]
+            network.forward_head(network.forward_features(x), pre_logits=True)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from vcr_zoo.results import Interval, Result, key_of, paired
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import SELF_SUPERVISED, continues, recipes
+from vcr_zoo.transfer.search import best_depth as deepest
 from vcr_zoo.transfer.several import JOINED
 from vcr_zoo.transfer.tuned import METHODS
 
@@ -144,7 +145,7 @@ def methods(ours: str, theirs: str, of: Callable[[str], str] = str):
             same = of(a.model) == b.model and pictures_of(a) == pictures_of(b)
             kept = {key: value for key, value in b.settings.items() if key not in free}
             if same and all(a.settings.get(key) == value for key, value in kept.items()):
-                gaps[where(a), key_of(kept)][a.seed] = a.value - b.value
+                gaps[where(a), a.model, key_of(kept)][a.seed] = a.value - b.value
         yield from enough({study: [*by_seed.values()] for study, by_seed in gaps.items()})
 
     return measured
@@ -288,8 +289,8 @@ def curves(known: Known) -> dict[tuple, dict[int, tuple[str, Curve]]]:
 
 
 def best_depth(curve: Curve, seed: int) -> int:
-    """The depth that validation likes best, of one seed."""
-    return max(curve, key=lambda depth: curve[depth][seed]["validation_top1"])
+    """The depth that validation likes best, of one seed; of equals the deepest."""
+    return deepest({depth: seeds[seed]["validation_top1"] for depth, seeds in curve.items()})
 
 
 def complete(curve: Curve) -> list[int]:

@@ -48,8 +48,8 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
     """Enter the results of a file, those that cards show.
 
     Raises:
-        ValueError: if it holds none of those names, or pairs that were trained with other options
-            than their recipes'.
+        ValueError: if it holds none of those names, pairs that were trained with other options
+            than their recipes', or paths of this machine, which would be published.
     """
     if not source.exists():
         raise FileNotFoundError(
@@ -65,6 +65,11 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
                 f"{source}: {r.model} was trained with {more} over its recipe; cards are "
                 "of recipes as they stand: write one of its own"
             )
+        if word := absolute(r):
+            raise ValueError(
+                f"{source}: {word!r} is a path of this machine, which would be published: measure "
+                "again with one relative to the checkout"
+            )
     if not found:
         raise ValueError(
             f"{source} holds no results that cards or claims show: give what `vcr-zoo pair`, "
@@ -77,6 +82,13 @@ def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.j
 def beside(result: Result) -> str:
     """Options that a pair was given beside its recipes."""
     return shlex.join(shlex.split(result.command)[7:]) if result.command.startswith(PAIR) else ""
+
+
+def absolute(result: Result) -> str:
+    """The first word of a result that says where on a machine something lies."""
+    words = (result.data, result.model, *shlex.split(result.command))
+    places = {word: re.split(r"\+|^(?:folder|wds|hfds)/", word) for word in words}
+    return next((w for w, parts in places.items() if any(p.startswith("/") for p in parts)), "")
 
 
 def named(result: Result) -> set[str]:

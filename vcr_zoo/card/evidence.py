@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vcr_zoo.data.load import described
 from vcr_zoo.results import Result, closest, key_of, read
-from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
+from vcr_zoo.training.settle import settled
 from vcr_zoo.transfer.depth import Depth
 from vcr_zoo.zoo import Entry, manifest
 
@@ -30,7 +30,7 @@ class Evidence:
 
     entry: Entry
     partner: Entry | None
-    recipe: dict  # every option of the training run
+    recipe: dict  # every option of the training run, but for what it learned from the data
     results: tuple[Result, ...]  # of both
 
     @property
@@ -102,7 +102,7 @@ def evidence(
     found = Evidence(
         entry=entry,
         partner=partner,
-        recipe=vars(parse(["--recipe", name])),
+        recipe=vars(settled(name)),
         results=tuple(r for r in results if r.model in both),
     )
     if missing := lacking(found):
@@ -140,7 +140,7 @@ def lacking(found: Evidence) -> list[str]:
         )
     if found.partner is None:
         return [*missing, "it has no control, and is none of a VCR network"]
-    theirs = vars(parse(["--recipe", found.partner.name]))
+    theirs = vars(settled(found.partner.name))
     other = {key for key in theirs if theirs[key] != found.recipe[key]} - {"given", "recipe"}
     if other - {"vcr_alpha", "vcr_beta"}:
         missing.append(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vcr_zoo.results import read
-from vcr_zoo.zoo import manifest
+from vcr_zoo.zoo import manifest, replaced
 
 from .chosen import chosen_table
 from .claims import claims
@@ -89,7 +89,7 @@ def regenerate(folder: Path = CARDS, readme: Path | None = None) -> list[Path]:
     changed = differing(generated(folder, readme))
     for path, content in changed.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        replaced(path, content)
     return list(changed)
 
 

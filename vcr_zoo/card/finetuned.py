@@ -14,7 +14,7 @@ from vcr_zoo.transfer.tuned import METHODS
 
 from .bearing import SEEDS
 from .evidence import FULL, SCRATCH
-from .gains import declared, means, recipe_of
+from .gains import PAIR, declared, means, recipe_of
 from .words import code, rows
 
 Means = Mapping[int, Result]  # by seed, over the data sets that are not the source
@@ -36,28 +36,31 @@ class Start(NamedTuple):
 
 def starts(results: Iterable[Result]) -> list[Start]:
     """Every pair that was fine-tuned alike on all sets that are not its source, beside the same
-    network from random weights, which may have learned longer; five seeds or more of each."""
+    network from random weights, which may have learned longer; five seeds or more of each. Where
+    each seed has its run, it is the one that was compared as one of the pair."""
     results = tuple(results)
+    trained = {(r.model, r.seed): r.weights for r in results if r.command.startswith(PAIR)}
     arms: dict[tuple, list[Result]] = defaultdict(list)
     for r in results:
-        if r.protocol in (FULL, SCRATCH) and r.metric == "top1":
-            name = recipe_of(r.model) if r.protocol == SCRATCH else r.model  # no weights of it
+        if r.protocol in (FULL, SCRATCH) and r.metric == "top1" and "+" not in r.model:
+            name, recipe = r.model, recipe_of(r.model)
+            if r.protocol == SCRATCH:  # no weights of it
+                name = recipe
+            elif name != recipe and r.weights != trained.get((recipe, r.seed)):
+                continue
             arms[r.protocol, name, shared_by(r)].append(r)
     made = []
     for vcr, control in declared(results).items():
         sets = targets(parse(["--recipe", vcr]).dataset) if vcr in recipes() else ()
-        for model, study in [arm for way, *arm in arms if way == FULL and made_by(vcr, arm[0])]:
+        for model, study in [arm for way, *arm in arms if way == FULL and recipe_of(arm[0]) == vcr]:
             settings = json.loads(study)
             scratch = (SCRATCH, control, key_of(settings, "epochs"))
-            wanted = (scratch, (FULL, model.replace(vcr, control), study), (FULL, model, study))
+            folder, slash, run = model.rpartition("/")
+            beside = f"{folder}{slash}{run.replace(vcr, control)}"
+            wanted = (scratch, (FULL, beside, study), (FULL, model, study))
             one = compared(vcr, settings, *(over(sets, arms.get(arm, ())) for arm in wanted))
             made += [one] if one else []
     return made
-
-
-def made_by(recipe: str, model: str) -> bool:
-    """Whether a network, or each seed's, is one that a recipe made."""
-    return "+" not in model and recipe_of(model) == recipe
 
 
 def shared_by(result: Result) -> str:

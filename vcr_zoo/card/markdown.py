@@ -9,6 +9,7 @@ from vcr_zoo.placement import split
 from vcr_zoo.results import Result
 from vcr_zoo.suite import targets
 from vcr_zoo.training.options import continues
+from vcr_zoo.zoo import Entry
 
 from .bearing import SEEDS, Known
 from .evidence import Evidence
@@ -93,7 +94,7 @@ def introduction(found: Evidence, hub: str | None) -> str:
         what += f"({text(row.shows)}), without labels, by {LEARNED[recipe['task']]},"
     else:
         what += f"({text(row.shows)}, {entry.num_classes} classes)"
-    other = linked(found.partner.name, hub)
+    other = linked(found.partner, hub)
     if entry.control:
         return f"{what} with {METHOD}. Its control, trained identically without VCR, is {other}."
     return f"{what} without {METHOD}: the control of {other}, by the same recipe."
@@ -115,11 +116,12 @@ def started(recipe: dict) -> str:
     return start
 
 
-def linked(name: str, hub: str | None) -> str:
-    """A name of the pair, as a link where the card lies in a repository beside it."""
+def linked(partner: Entry, hub: str | None) -> str:
+    """The other of a pair, in a card of a repository as a link: to where it is, or to beside it."""
     if hub is None:
-        return code(name)
-    return f"[{code(name)}](https://huggingface.co/{hub.partition('/')[0]}/{name})"
+        return code(partner.name)
+    where = partner.hub or f"{hub.partition('/')[0]}/{partner.name}"
+    return f"[{code(partner.name)}](https://huggingface.co/{where})"
 
 
 def details(found: Evidence) -> str:
@@ -250,20 +252,31 @@ def how(found: Evidence) -> str:
     common = used(next(filter(found.shows, found.results)))
     for result in filter(found.shows, found.results):
         origin = result.command.split()[1]  # pair, reproduce or depth
-        cell = (origin, result.protocol, result.data, result.fingerprint)
+        cell = (origin, result.protocol, result.data, result.fingerprint, used(result))
         groups.setdefault(cell, []).append(result)
     lines = [f"With {common}, except where another is named.\n"]
-    for (_, protocol, data, fingerprint), members in groups.items():
-        commands = list(dict.fromkeys(r.command for r in members))
-        chosen = max(members, key=lambda r: r.seed)
-        details = [f"{text(k)} {text(v)}" for k, v in sorted(chosen.settings.items())]
-        others = f" and {len(commands) - 1} other seeds" if len(commands) > 1 else ""
-        parts = [f"**{text(protocol)}** on {code(data)}: {code(commands[0])}{others}"]
+    for (_, protocol, data, fingerprint, versions), members in groups.items():
+        parts = [f"**{text(protocol)}** on {code(data)}: {commands(members)}"]
+        details = [f"{text(k)} {text(v)}" for k, v in shared(members)]
         parts += ["; ".join(details)] if details else []
         parts += [f"data {code(fingerprint[:16])}"] if fingerprint else []
-        parts += [used(chosen)] if used(chosen) != common else []
+        parts += [versions] if versions != common else []
         lines.append("- " + "; ".join(parts))
     return "## How each number was measured\n\n" + "\n".join(lines)
+
+
+def commands(members: Sequence[Result]) -> str:
+    """The first of their commands, and how many more there are."""
+    all_of_them = {r.command for r in members}
+    more, seeds = len(all_of_them) - 1, len({r.seed for r in members})
+    what = "seeds" if more + 1 == seeds else "commands like it"
+    return code(members[0].command) + (f" and {more} other {what}" if more else "")
+
+
+def shared(members: Sequence[Result]) -> list[tuple]:
+    """Settings that all of them have."""
+    first, *others = (r.settings for r in members)
+    return sorted((k, v) for k, v in first.items() if all(o.get(k, ...) == v for o in others))
 
 
 def used(result: Result) -> str:
@@ -287,7 +300,7 @@ def training(found: Evidence) -> str:
         f"- **Recipe:** {code(f'vcr-zoo train --recipe {found.entry.name}')}: "
         f"{method}{recipe['epochs']} epochs{portion}, batch {recipe['batch_size']}, "
         f"{text(recipe['opt'])}, "
-        f"learning rate {recipe['lr']:g}, {'mixed precision, ' if recipe['amp'] else ''}"
+        f"learning rate {rate(recipe)}, {'mixed precision, ' if recipe['amp'] else ''}"
         f"seed {recipe['seed']}; the last epoch's weights"
         f"{', averaged (EMA)' if recipe['model_ema'] else ''}{half}. "
         "The test part decided nothing.",
@@ -297,6 +310,14 @@ def training(found: Evidence) -> str:
         where = text(seconds.versions.get("hardware", "hardware not recorded"))
         lines.append(f"- **Time and hardware:** {seconds.value:.0f} s on {where}.")
     return "## Training\n\n" + "\n".join(lines)
+
+
+def rate(recipe: dict) -> str:
+    """The learning rate, or what a run makes it of."""
+    if recipe["lr"] is not None:
+        return f"{recipe['lr']:g}"
+    scale = recipe["lr_base_scale"] or "linear, or by the root for adaptive optimizers"
+    return f"{recipe['lr_base']:g} for {recipe['lr_base_size']} pictures, scaled ({text(scale)})"
 
 
 def without_labels(recipe: dict) -> str:

@@ -59,9 +59,13 @@ def drawn(wanted: Mapping[str, tuple[list, Callable]], folder: Path | None) -> d
 
 
 def stamp_of(path: Path) -> str | None:
-    """The stamp of a picture that was drawn here."""
-    with Image.open(path) as picture:
-        return picture.info.get(DRAWN)
+    """The stamp of a picture that was drawn here; none of one that is not whole."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture.info.get(DRAWN)
+    except OSError:
+        return None
 
 
 def png(figure, stamp: str) -> bytes:

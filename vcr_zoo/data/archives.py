@@ -1,5 +1,6 @@
 """Unpacking archives that nobody vouches for: only wanted, regular files, only into one folder."""
 
+import errno
 import lzma
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import IO
 BYTES = 4 << 30  # more than any set here unpacks to; an archive that holds more is refused
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
 DAMAGE += (RuntimeError,)  # zip members that are encrypted or packed in unknown ways
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE}
 
 
 def unpack(archive: Path, into: Path, wants: Callable[[str], str | None]) -> None:
@@ -24,13 +26,18 @@ def unpack(archive: Path, into: Path, wants: Callable[[str], str | None]) -> Non
     Raises:
         ValueError: for a truncated archive, one that unpacks to more than 4 GiB, or one with any
             member that points out of its folder; archive and member are named.
+        OSError: if files cannot be written, or a .deb cannot be read for want of dpkg-deb.
     """
     kinds = {".deb": _deb, ".tgz": _tar, ".gz": _tar, ".tar": _tar, ".whl": _zip, ".zip": _zip}
     if archive.suffix not in kinds:
         raise ValueError(f"{archive.name}: expected an archive ending in {', '.join(kinds)}")
+    if archive.suffix == ".deb" and not shutil.which("dpkg-deb"):
+        raise FileNotFoundError(f"{archive.name} needs dpkg-deb to be unpacked; install dpkg")
     try:
         kinds[archive.suffix](archive, into, wants)
     except DAMAGE as error:
+        if getattr(error, "errno", None) in OF_THE_DISK:
+            raise
         raise ValueError(f"{archive.name} is truncated or damaged: {error}") from None
 
 
@@ -53,8 +60,6 @@ def _tar(archive: Path, into: Path, wants) -> None:
 
 def _deb(archive: Path, into: Path, wants) -> None:
     """dpkg-deb knows every compression that Debian used; its files come as one tar stream."""
-    if not shutil.which("dpkg-deb"):
-        raise ValueError(f"{archive.name} needs dpkg-deb to be unpacked; install dpkg")
     command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as dpkg:
         try:

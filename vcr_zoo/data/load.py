@@ -120,7 +120,8 @@ def get(name: str, folder: str | Path | None = None) -> str:
     row = row_of(name)
     place = cache.built(DATASETS[row.base] if row.base else row, folder, row.base or name)
     cache.verify(place, name)
-    counts = cache.header(place)["pictures"]
+    parts = cache.header(place)["pictures"]
+    counts = {part: len(_piece(place, part, row, name)[1]) for part in parts}
     return f"{name}: {', '.join(f'{count:,} {part}' for part, count in counts.items())} in {place}"
 
 

@@ -7,6 +7,7 @@ cut from train; where there are no parts, both are cut by hash, a share of each 
 """
 
 import hashlib
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -23,8 +24,11 @@ SIZE = 224
 CUT = "each class"  # how the test part is cut; what was cached under another is read again
 TEST_SHARE = 0.3
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"}
-PARTS = {"train": "train", "val": "validation", "validation": "validation", "valid": "validation"}
-PARTS |= {"test": "test"}
+PARTS = {  # what folders and shards of parts are called, in any case, as timm has it
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 def row(name: str) -> Dataset:
@@ -35,9 +39,10 @@ def row(name: str) -> Dataset:
         ValueError: if the size is no number of pixels.
     """
     (kind, place, size), marks = parsed(name), (CUT,)
-    if kind != "hfds":
-        if not (Path(place).is_dir() or (kind == "wds" and Path(place).is_file())):
-            raise FileNotFoundError(f"{name}: there is no folder {place}")
+    here = Path(place).is_dir() or (kind == "wds" and Path(place).is_file())
+    if not here and kind != "hfds":
+        raise FileNotFoundError(f"{name}: there is no folder {place}")
+    if here:
         marks += (listing(Path(place)),)
     return replace(described(name), make=partial(make, kind, place, size), sha256=marks)
 
@@ -60,7 +65,8 @@ def parsed(name: str) -> tuple[str, str, int]:
 def described(name: str) -> Dataset:
     """The row of a source of one's own, without a look at it: for cards, on any machine."""
     kind, place, size = parsed(name)
-    where = place if kind == "hfds" else Path(place).absolute()
+    of_the_hub = kind == "hfds" and not Path(place).is_dir()
+    where = place if of_the_hub else Path(place).absolute()
     digest = hashlib.sha256(f"{kind} {where} {size}".encode())
     return Dataset(
         name=f"{kind}-{digest.hexdigest()[:16]}",
@@ -77,9 +83,12 @@ def described(name: str) -> Dataset:
 
 
 def listing(place: Path) -> str:
-    """sha256 of the names, sizes and times of a folder's files, or of one file's."""
+    """sha256 of the names, sizes and times of a folder's files, those behind links too, or of one
+    file's."""
     total = hashlib.sha256()
-    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+    walked = os.walk(place, followlinks=True)
+    below = (Path(folder, name) for folder, _, names in walked for name in names)
+    for path in sorted(below) if place.is_dir() else [place]:
         if path.is_file():
             stat = path.stat()
             total.update(f"{path.relative_to(place)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
@@ -110,11 +119,15 @@ def from_folder(place: str) -> tuple[list[str], list[Labelled]]:
     """A folder for each class, or one for each part with those below it.
 
     Raises:
-        ValueError: if there are no pictures below folders.
+        ValueError: if there are no pictures below folders, or parts and none to train on.
     """
     root = Path(place)
-    tops = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
-    parts = {top: PARTS[top] for top in tops if top in PARTS} if "train" in tops else {"": ""}
+    tops = [p.name for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    parts = {top: PARTS[top.lower()] for top in tops if top.lower() in PARTS}
+    if "train" not in parts.values():
+        if parts and len(parts) == len(tops):
+            raise ValueError(f"{root} has {', '.join(parts)} and no train folder: name one train")
+        parts = {"": ""}
     found, empty = [], []
     for top, part in parts.items():
         for folder in sorted(path for path in (root / top).iterdir() if path.is_dir()):
@@ -147,7 +160,7 @@ def from_shards(place: str) -> tuple[list[str], list[Labelled]]:
     items = []
     for shard in sorted(root.rglob("*.tar")) if root.is_dir() else [root]:
         words = [*re.split("[-_.]", shard.name), shard.parent.name]
-        part = next((PARTS[word] for word in words if word in PARTS), "")
+        part = next((PARTS[word.lower()] for word in words if word.lower() in PARTS), "")
         try:
             items += [item._replace(part=part) for item in samples(shard)]
         except tarfile.TarError as error:

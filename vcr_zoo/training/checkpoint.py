@@ -32,6 +32,7 @@ COURSE = (  # what decides which pictures a batch of an epoch holds, and which b
     "naflex_loader naflex_train_seq_lens"
 ).split()
 
+DECIDED = ("lr", "weight_decay", "momentum", "betas", "eps")  # by options, of an optimizer
 LEARNING = "ssl_kwargs scale color_jitter color_jitter_prob grayscale_prob".split()  # of two views
 
 
@@ -88,14 +89,17 @@ class Saver(CheckpointSaver):
             file.unlink()
         self.position: dict = {}
 
-    def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
+    def _save(
+        self, save_path: str, epoch: int, metric: float | None = None, again: bool = False
+    ) -> None:
+        whole = self.position["batches"] == 0 and not again  # an epoch that may be among the best
         state = {
             "epoch": epoch,
             "arch": self.args.model,
             "args": self.args,
             "version": 2,
             "optimizer": self.optimizer.state_dict(),
-            "saver": self.state_dict(epoch if self.position["batches"] == 0 else None, metric),
+            "saver": self.state_dict(epoch if whole else None, metric),
             "vcr_zoo": self.position,
         }
         state |= self.task.get_checkpoint_state() | self.task.get_checkpoint_state(ema=True)
@@ -112,6 +116,10 @@ class Saver(CheckpointSaver):
         for file in self.folder.glob("recovery-*"):
             file.unlink()
         return self.best_metric, self.best_epoch
+
+    def save_start(self, epoch: int) -> None:
+        """Make `last` the beginning of an epoch that is trained again."""
+        self._save(str(self.folder / LAST), epoch - 1, again=True)
 
     def _place(self, epoch: int, metric: float | None) -> None:
         worst = self.checkpoint_files[-1][1] if self.checkpoint_files else None
@@ -130,19 +138,29 @@ class Saver(CheckpointSaver):
         for file in sorted(self.folder.glob("recovery-*"), key=_written)[:-2]:
             file.unlink()
 
-    def load_state_dict(self, state: dict, first: int) -> None:
-        """Take over a checkpoint's bookkeeping, finishing what a kill may have cut off.
+    def load_state_dict(self, state: dict, found: Path, first: int, batches: int) -> None:
+        """Take over the bookkeeping of a checkpoint of this folder, finishing what a kill may have
+        cut off.
 
-        What it says of epochs from `first` on, which are trained again, is left out.
+        What it says of epochs from `first` on, which are trained again, is left out; and `latest`
+        is from now on what comes from here, not what came further before.
         """
         epoch, metric = state.get("pending", (None, None))
-        super().load_state_dict({**state, "pending": (None, None)})
+        unfinished = found.name == LAST and epoch is not None and epoch < first
+        super().load_state_dict({**state, **({"pending": (None, None)} if unfinished else {})})
         self.checkpoint_files = [c for c in self.checkpoint_files if _written(c[0])[0] < first]
         if self.best_epoch is not None and self.best_epoch >= first:
             path, self.best_metric = next(iter(self.checkpoint_files), (None, None))
             self.best_epoch = _written(path)[0] if path else None
-        if epoch is not None and epoch < first and (self.folder / LAST).exists():
+            if path:
+                self._duplicate(path, str(self.folder / "model_best.pth.tar"))
+        if unfinished:
             self._place(epoch, metric)
+        for file in self.folder.glob("recovery-*"):
+            if _position(file) > (first, batches):
+                file.unlink()
+        if found.name != LAST and _position(self.folder / LAST) > (first, batches):
+            self._duplicate(str(found), str(self.folder / LAST))
 
     def _duplicate(self, src: str, dst: str) -> None:
         part = Path(f"{dst}.part")
@@ -158,6 +176,16 @@ class Saver(CheckpointSaver):
 def _written(path: str | Path) -> tuple[int, ...]:
     """Epoch, and update of a file of `save_recovery`, in a checkpoint's name."""
     return tuple(int(number) for number in re.findall(r"\d+", Path(path).name))
+
+
+def _position(path: Path) -> tuple[int, int]:
+    """Epoch and batch that a checkpoint goes on from; before all others for one that cannot."""
+    try:
+        content = read(path)
+    except ValueError:
+        return (-1, 0)
+    batches = content.get("vcr_zoo", {}).get("batches", 0)
+    return content["epoch"] + (batches == 0), batches
 
 
 def latest(folder: Path) -> Path | None:
@@ -276,10 +304,14 @@ def load_weights(parts: Parts, checkpoint: dict, path) -> None:
     if args.no_resume_opt:
         return
     if "optimizer" in checkpoint:
+        groups = parts.optimizer.param_groups
+        present = [{key: group[key] for key in DECIDED if key in group} for group in groups]
         try:
             parts.optimizer.load_state_dict(checkpoint["optimizer"])
         except ValueError as error:
             raise ValueError(f"{path}: {error}; --no-resume-opt resumes the weights only") from None
+        for group, own in zip(parts.optimizer.param_groups, present, strict=True):
+            group |= own | {"initial_lr": own["lr"]}
     if parts.scaler is not None and parts.scaler.state_dict_key in checkpoint:
         parts.scaler.load_state_dict(checkpoint[parts.scaler.state_dict_key])
 

@@ -41,19 +41,25 @@ def dry_run(parts: Parts, folder: Path) -> None:
         f"            estimated {seen * (plain + extra):.3g} FLOP in all, of {seen:,} pictures seen"
     )
 
-    saved: dict[int, int] = {}  # storage: bytes kept for the backward pass
+    saved: dict[int, int] = {}  # storage: bytes kept for the first backward pass
     held = {w.untyped_storage().data_ptr() for w in weights}
+    backward = False  # has begun: from then on storages are freed, and others lie in their places
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in held:
+        if not backward and storage.data_ptr() not in held:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    def give(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal backward
+        backward = True
+        return tensor
+
     meter = Meter(parts)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, give):
         next(iter(updates(parts, 0, 0, meter, Watch(parts))))
-    kept = sum(saved.values()) / args.grad_accum_steps
+    kept = sum(saved.values())
     state = sum(
         value.nbytes
         for values in parts.optimizer.state.values()

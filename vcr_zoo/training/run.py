@@ -101,7 +101,10 @@ def run_folder(args: argparse.Namespace) -> Path:
         FileExistsError: if it holds another run, unless that is resumed or to be overwritten.
     """
     folder = Path(args.output or "runs") / options.run_name(args)
-    free = args.resume or args.dry_run or args.overwrite
+    own = args.resume == "auto" or (
+        args.resume and Path(args.resume).parent.resolve() == folder.resolve()
+    )
+    free = own or args.dry_run or args.overwrite
     checkpoints = any(folder.glob("*.pth.tar"))
     if not free and (checkpoints or (folder / "model.safetensors").exists()):
         go_on = "--resume auto goes on with it, " if checkpoints else ""
@@ -136,7 +139,7 @@ def _epochs(parts: Parts, folder: Path, content, found, together, loggers, progr
     saver = None
     if primary:
         loggers.begin(folder)
-        saver = _saver(parts, folder, content, found, first)
+        saver = _saver(parts, folder, content, found, (first, batches))
     end = parts.epochs if args.stop_epoch is None else min(parts.epochs, args.stop_epoch)
     steps = len(parts.train)
     to, done = progress if primary else False, first * steps + batches
@@ -150,6 +153,10 @@ def _epochs(parts: Parts, folder: Path, content, found, together, loggers, progr
         if saver:
             saver.position = made
 
+    if content and args.start_epoch is not None:
+        position(0, None)
+        if saver:
+            saver.save_start(first)
     metrics = history[-1] if history else {}
     with closing(Progress(to, end, end * steps, done, folder.name, args.world_size)) as line:
         for epoch in range(first, end):
@@ -196,8 +203,9 @@ def _epochs(parts: Parts, folder: Path, content, found, together, loggers, progr
     return Run(folder, checkpoint.export(parts, folder), metrics, history)
 
 
-def _saver(parts: Parts, folder: Path, content, found, first: int) -> checkpoint.Saver:
-    """The run's folder, with its options written down, and what saves into it."""
+def _saver(parts: Parts, folder: Path, content, found, start: tuple) -> checkpoint.Saver:
+    """The run's folder, with its options written down, and what saves into it from an epoch and
+    batch on."""
     if parts.args.overwrite and not content:  # only now that nothing can be refused any more
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +213,7 @@ def _saver(parts: Parts, folder: Path, content, found, first: int) -> checkpoint
     checkpoint.write(folder / "args.yaml", lambda part: part.write_text(written))
     saver = checkpoint.Saver(parts, folder)
     if content and "saver" in content and found.parent.resolve() == folder.resolve():
-        saver.load_state_dict(content["saver"], first)
+        saver.load_state_dict(content["saver"], found, *start)
     return saver
 
 

@@ -247,6 +247,20 @@ def _fuser(name: str) -> None:
         raise ValueError(f"--fuser {name}: this build of torch lacks it ({error})") from None
 
 
+def settled(name: str, *options: str) -> argparse.Namespace:
+    """A recipe's options, with options over it, as a run on the processor settles them: but for
+    what it learns from the data.
+
+    Raises:
+        LookupError: for a name without a recipe.
+        ValueError: for options that do not go together.
+    """
+    args = parse(["--recipe", name, *options])
+    args.distributed = True  # some recipes need several processes
+    settle(args, torch.device("cpu"))
+    return args
+
+
 def check_recipe(run: Path, name: str, *options: str) -> None:
     """Refuse a run that was not trained as the recipe of a name says, with options over it.
 
@@ -254,10 +268,8 @@ def check_recipe(run: Path, name: str, *options: str) -> None:
         LookupError: for a name without a recipe.
         ValueError: naming the options that differ.
     """
-    wanted = parse(["--recipe", name, *options])
+    wanted = settled(name, *options)
     by_the_device = () if "amp_dtype" in wanted.given else ("amp_dtype",)
-    wanted.distributed = True  # some recipes need several processes
-    settle(wanted, torch.device("cpu"))
     theirs = yaml.safe_load(as_yaml(wanted))
     usual = yaml.safe_load(as_yaml(parse([])))  # of options that the run did not know of
     ours = usual | yaml.safe_load((run / "args.yaml").read_text())

@@ -144,7 +144,7 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
         task=task,
         optimizer=create_optimizer(args, task),
         train=train_loader,
-        validation=evaluation_loader(args, validation, *settings) if validation else None,
+        validation=(None if validation is None else evaluation_loader(args, validation, *settings)),
         bank=evaluation_loader(args, seen, *settings) if blind and votes else None,
         data_config=data_config,
         classes=classes,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from vcr_zoo.features import resized
 from vcr_zoo.results import read
 
 from .depth import Scratch, draw, likeness
@@ -158,6 +159,7 @@ def depth(
     if "+" in model:
         raise ValueError(f"depths are of one network, and {model} are several joined")
     options = belong("depth", ["depth"], options)
+    sizes, seeds = list(dict.fromkeys(sizes)), list(dict.fromkeys(seeds))
     for size in sizes:  # refused before any is measured
         pictures(Cell(model, data, size=size, **more))
     names = depths(Cell(model, data, seed=seeds[0], options=options))
@@ -238,10 +240,12 @@ def compared(cell: Cell, names: Sequence[str], options: dict) -> dict | None:
     """Likeness, block by block, of a cell's network and one trained on the target alone, as long
     and at the rate of the whole network fine-tuned."""
     train, _ = pictures(cell)
-    validation = drawn(part_of(cell.data, "validation", cell.level), max(cell.size or 0, 500), 0)
+    validation = part_of(cell.data, "validation", cell.level)
+    validation = drawn(validation, max(cell.size or 0, 500, len(validation.classes)), 0)
     if len(validation) < FEWEST:
         return None
     source = network(cell.networks[0])
     loop = {name: value for name, value in options.items() if name in LOOP}
     run = Finetuner(source, train, validation, Scratch(), settings_from(loop))
-    return likeness(source, run.run().model, validation, names)
+    target, size = run.run().model, run.settings.input_size
+    return likeness(resized(source, size), resized(target, size), validation, names)

@@ -471,6 +471,9 @@ class Finetuner:
 
         Every process judges all pictures, by batch norm's statistics averaged over processes, and
         so comes to the same choice.
+
+        Raises:
+            FloatingPointError: for scores that are no numbers.
         """
         if self.world_size > 1:
             for one in (self.model, *([self.ema.module] if self.ema else [])):
@@ -484,6 +487,11 @@ class Finetuner:
         network.eval()
         outputs = [(self.logits(network, x), y) for x, y in self.validation.epoch()]
         logits, y = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        if not logits.isfinite().all():
+            raise FloatingPointError(
+                f"epoch {self.epoch}: scores of validation pictures are not finite; lower lr or "
+                "clip_grad"
+            )
         p = logits.softmax(dim=1)
         row = {"epoch": self.epoch, "train_loss": loss, "top1": top1(p, y)}
         row |= {"log_loss": log_loss(p, y), "frozen": self.frozen}

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vcr_zoo.data import Images
-from vcr_zoo.features import features
+from vcr_zoo.features import features, resized
 
 from .concat import Concat, concat, normalize
 from .finetune import Finetuner, Settings, Tuned
@@ -58,10 +58,16 @@ def averaging(networks: Sequence[nn.Module]) -> Concat:
     return joined
 
 
-def naive(networks: Sequence[nn.Module], train: Images) -> Concat:
-    """Networks as one, each brought to one scale on the train pictures: to be fine-tuned whole."""
+def naive(
+    networks: Sequence[nn.Module], train: Images, input_size: Sequence[int] | None = None
+) -> Concat:
+    """Networks as one, each brought to one scale on the train pictures: to be fine-tuned whole.
+
+    Args:
+        input_size: of the pictures (channels, height, width); None: the first network's own.
+    """
     joined = concat(networks)
-    normalize(joined, features(joined, train).x)
+    normalize(joined, features(resized(joined, input_size), train).x)
     return joined
 
 

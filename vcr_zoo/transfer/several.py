@@ -172,7 +172,7 @@ def run(
         if len(seeds) > 1 and any("{seed}" not in text for text in texts):
             raise ValueError(f"several seeds, but {what} is the same for all: put {{seed}} in it")
     found = []
-    for seed in seeds:
+    for seed in dict.fromkeys(seeds):
         *own, one, folder = (
             text and text.replace("{seed}", str(seed)) for text in (*names, long, save)
         )

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from statistics import fmean
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
@@ -124,14 +125,15 @@ def method(name: str, **settings) -> Method:
 
 
 def belong(method: str, methods: Sequence[str], options: tuple) -> tuple[tuple[str, object], ...]:
-    """The options of one of several methods: those of the loop, its own, and METHOD.NAME.
+    """The options of one of several methods: those of the loop, its own, and METHOD.NAME, which
+    goes before NAME.
 
     Raises:
         LookupError: for an option that is none of any method.
         ValueError: for a value of the wrong type.
     """
     own, chosen = {name: hints_of(name) for name in methods}, {}
-    for name, value in options:
+    for name, value in sorted(options, key=lambda option: "." in option[0]):
         owner, dot, short = name.rpartition(".")
         if dot and owner not in methods:
             raise LookupError(f"--set {name}: {owner!r} is not among the methods that run")
@@ -246,7 +248,7 @@ def fit(
     more = {"folder": folder, **more}
     if cell.method == TWO_STAGE:
         return two_stage(networks, train, validation, settings, **more), settings
-    model = networks[0] if len(networks) == 1 else naive(networks, train)
+    model = networks[0] if len(networks) == 1 else naive(networks, train, settings.input_size)
     return Finetuner(model, train, validation, chosen, settings, **more).run(), settings
 
 
@@ -431,25 +433,26 @@ def run(
 def table(
     measured: dict[Cell, dict[str, Result]], first: str = "full", against: str | None = None
 ) -> str:
-    """Mean test accuracy over seeds in percent, and paired differences.
+    """Mean test accuracy over seeds in percent, and paired differences with how many seeds they
+    are of; without an interval where one side was one pretraining run and the other several.
 
     Args:
         first: the method that others of the same network are compared with.
         against: the network that others are compared with instead, by the same method.
     """
     keys = dict.fromkeys((c.model, c.data, c.method) for c in measured)
-    seeds = len({c.seed for c in measured})
-    gap = f"minus {against or first} [95 %, {seeds} seed{'s' if seeds > 1 else ''}]"
-    head = ["model", "data", "method", "test top1", gap]
+    head = ["model", "data", "method", "test top1", "seeds", f"minus {against or first} [95 %]"]
     lines = [head]
     for name, data, way in keys:
         mine = by_seed(measured, name, data, way)
         other = (against, data, way) if against else (name, data, first)
         base = by_seed(measured, *other) if other != (name, data, way) else {}
         gaps = [mine[s] - base[s] for s in mine if s in base]
-        mean = sum(mine.values()) / len(mine)
+        count = str(len(gaps or mine))
+        if gaps and ("{seed}" in name) != ("{seed}" in other[0]):
+            gaps = [fmean(gaps)]
         gap = format(paired(gaps).scaled(100)) if gaps else ""
-        lines.append([name, data, way, f"{100 * mean:.2f}", gap])
+        lines.append([name, data, way, f"{100 * fmean(mine.values()):.2f}", count, gap])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
