@@ -1,5 +1,6 @@
 """Evaluation and prediction read a run's folder and say what training said."""
 
+import re
 import shutil
 
 import pytest
@@ -75,6 +76,15 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(small, tmp_path, capsys
     for part in ("layer3.0: axis 1, width 192, 4 rows an image", "5 updates an epoch", "MiB"):
         assert part in said
     assert not (tmp_path / "run").exists()
+
+
+def test_micro_batches_keep_no_more_than_one_of_them(small, capsys):
+    """What is kept for the backward pass is freed before the next is computed."""
+    kept = []
+    for steps in ("1", "2", "4"):
+        train(parse(small("--dry-run", "--grad-accum-steps", steps)), progress=False)
+        kept.append(re.search(r"and optimizer, (.*) kept", capsys.readouterr().out)[1])
+    assert kept[0] != "0" and len(set(kept)) == 1
 
 
 def test_flops_of_vcr_are_two_products_of_rows_with_square_matrices(small):

@@ -7,8 +7,9 @@ import torch
 from timm.data.random_erasing import RandomErasing
 
 from vcr_zoo.data import Images
-from vcr_zoo.training import parse, wiring
+from vcr_zoo.training import parse, train, wiring
 from vcr_zoo.training.distributed import start
+from vcr_zoo.training.evaluate import evaluate, open_pictures
 from vcr_zoo.training.loading import StreamLoader, seed_erasing, tensor_obstacle
 from vcr_zoo.training.randomness import Order, mixed, restore, seed_everything, states
 
@@ -37,18 +38,38 @@ def test_a_loader_starts_anywhere_with_any_number_of_workers(small, more):
     assert not equal(batches(small(*RANDOM, *more, "--seed", "7"), epoch=1), whole)
 
 
+def write_shards(folder, to, name, count):
+    """Pictures of a folder of classes, in shards by turns."""
+    files = sorted(folder.rglob("*.png"))
+    for shard in range(count):
+        with tarfile.open(to / f"{name}-000{shard}.tar", "w") as archive:
+            for number, file in list(enumerate(files))[shard::count]:
+                label = to / "label"
+                label.write_text(file.parent.name[-1])
+                archive.add(file, arcname=f"{number:05d}.png")
+                archive.add(label, arcname=f"{number:05d}.cls")
+
+
+def test_a_stream_that_nobody_counted_is_validated_with(pictures, tmp_path):
+    """timm asks for the number of training pictures alone."""
+    pytest.importorskip("webdataset")
+    for name in ("train", "validation"):
+        write_shards(pictures / name, tmp_path, name, 1)
+    argv = ["--data-dir", str(tmp_path), "--dataset", "wds/own", "--epochs", "1", "-b", "8"]
+    argv += ["--train-split", "train-0000.tar|42", "--val-split", "validation-0000.tar"]
+    argv += ["--model", "test_resnet", "--num-classes", "3", "--input-size", "3", "32", "32"]
+    argv += ["--device", "cpu", "--workers", "0", "--output", str(tmp_path / "runs")]
+    run = train(parse(argv), progress=False)
+
+    images = open_pictures(str(pictures))
+    assert run.metrics["eval_top1"] == pytest.approx(100 * evaluate(run.model, images).top1)
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_stream_of_shards_starts_anywhere(pictures, tmp_path, workers):
     """What comes from step 2 of epoch 1 on does not depend on what was read before."""
     pytest.importorskip("webdataset")
-    files = sorted((pictures / "train").rglob("*.png"))
-    for shard in (0, 1):
-        with tarfile.open(tmp_path / f"train-000{shard}.tar", "w") as archive:
-            for number, file in list(enumerate(files))[shard::2]:
-                label = tmp_path / "label"
-                label.write_text(file.parent.name[-1])
-                archive.add(file, arcname=f"{number:05d}.png")
-                archive.add(label, arcname=f"{number:05d}.cls")
+    write_shards(pictures / "train", tmp_path, "train", 2)
     argv = ["--data-dir", str(tmp_path), "--dataset", "wds/own", "--val-split", ""]
     argv += ["--train-split", "train-{0000..0001}.tar|42", "--model", "test_resnet", "-b", "8"]
     argv += ["--num-classes", "3", "--input-size", "3", "32", "32", "--device", "cpu"]
