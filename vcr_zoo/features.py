@@ -341,8 +341,7 @@ def from_checkpoint(path: Path) -> nn.Module:
                 f"{closest(kwargs['model_name'], timm.list_models())}"
             )
         model = timm.create_model(**kwargs)
-        prepared = resolve_input_data_config(model, args)  # as the run's own pictures were
-        model.pretrained_cfg = {**model.pretrained_cfg, **prepared}
+        model.pretrained_cfg = {**model.pretrained_cfg, **prepared(model, args, path)}
     try:
         load_checkpoint(model, str(path))
     except RuntimeError as error:
@@ -364,6 +363,8 @@ def arguments_of(path: Path) -> dict:
             f"{path} does not say of which architecture it is: put it into a folder with the "
             "config.json that timm.models.save_for_hf writes, or name that folder"
         )
+    if isinstance(args.get("input_size"), int):  # other scripts' word for img_size
+        args = {**args, "input_size": None, "img_size": args["input_size"]}
     return args
 
 
@@ -379,9 +380,17 @@ def unpickled(path: Path) -> dict:
     return content
 
 
+def prepared(model: nn.Module, args: Mapping, path: Path) -> dict:
+    """How a run's own pictures were prepared, as far as its arguments say."""
+    try:
+        return resolve_input_data_config(model, args)
+    except (AssertionError, ValueError) as error:
+        raise ValueError(f"{path} was made with options that do not fit: {error}") from None
+
+
 def architecture_of(args: Mapping) -> dict:
     """Arguments of `timm.create_model` for a training run's."""
     wanted = {"model_name": args["model"], "num_classes": args.get("num_classes")}
-    wanted["in_chans"] = args.get("in_chans") or next(iter(args.get("input_size") or ()), None)
+    wanted["in_chans"] = args.get("in_chans") or (args.get("input_size") or [None])[0]
     wanted |= {"global_pool": args.get("gp"), "bn_eps": args.get("bn_eps")}
     return wanted | (args.get("model_kwargs") or {})

@@ -2,8 +2,9 @@
 
 import pytest
 
-from vcr_zoo.card.book import add, add_file
+from vcr_zoo.card.book import add, add_file, shown
 from vcr_zoo.results import Result, append, read
+from vcr_zoo.transfer.tuned import METHODS, TWO_STAGE
 
 
 def result(**fields):
@@ -121,6 +122,7 @@ def test_a_file_of_results_is_entered(tmp_path):
     [
         {"data": "folder//home/me/clients@32"},
         {"model": "/home/me/runs/a.b-{seed}"},
+        {"model": "local-dir:/home/me/a.b"},
         {"command": "vcr-zoo depth a.b --data /home/me/clients"},
     ],
 )
@@ -129,3 +131,9 @@ def test_paths_of_a_machine_are_not_published(fields, tmp_path):
     with pytest.raises(ValueError, match=r"/home/me.* is a path of this machine"):
         add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl")
     assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_what_claims_ask_for_can_be_entered():
+    """Also the ways to fine-tune: each claim on one would stay unmeasured for ever."""
+    for way in METHODS.keys() & {"full", "scratch", "dr-tune"} | {TWO_STAGE}:
+        assert shown(result(protocol=f"finetune {way}")), way

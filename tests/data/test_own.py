@@ -274,10 +274,16 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize("train, held_out", [("Train", "Test"), ("training", "testing")])
 def test_parts_are_known_however_they_are_written(tmp_path, train, held_out):
     """Or they would be taken for the classes."""
-    write_tree(tmp_path / train, ("ape", "bee"), 20)
-    write_tree(tmp_path / held_out, ("ape", "bee"), 5, seed=100)
-    name = f"folder/{tmp_path}@16"
+    write_tree(tmp_path / "own" / train, ("ape", "bee"), 20)
+    write_tree(tmp_path / "own" / held_out, ("ape", "bee"), 5, seed=100)
+    name = f"folder/{tmp_path / 'own'}@16"
     assert load(name).classes == ("ape", "bee") and len(load_test(name)) == 10
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    """Beside others it is no part; written as timm does it is one."""
+    write_tree(tmp_path / "own", ("Bus", "Car", "Train"), 8)
+    assert load(f"folder/{tmp_path / 'own'}@16").classes == ("Bus", "Car", "Train")
 
 
 def test_parts_without_one_to_train_on_are_refused(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 
-from vcr_zoo.training import main, parse, train
+from vcr_zoo.training import checkpoint, main, parse, train
 
 from .conftest import draw_pictures
 
@@ -300,3 +300,7 @@ def test_a_checkpoint_of_elsewhere_does_not_free_the_folder(small, tmp_path):
     assert (tmp_path / "run" / "last.pth.tar").read_bytes() == before
     more = train(parse(small("--resume", elsewhere, experiment="third")), progress=False)
     assert [row["epoch"] for row in more.history] == [0, 1, 2]
+    over = small("--epochs", "2", "--resume", elsewhere, "--overwrite", "--stop-epoch", "1")
+    train(parse([*over, "--experiment", "third"]), progress=False)  # which had three epochs
+    assert not list((tmp_path / "third").glob("checkpoint-*"))
+    assert checkpoint.latest(tmp_path / "third") is None

@@ -13,7 +13,7 @@ from timm.data import create_dataset, create_transform
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 
-from vcr_zoo.training import checkpoint, loop, main, parse, report, train
+from vcr_zoo.training import checkpoint, loop, main, parse, report, run, train
 from vcr_zoo.training.evaluate import evaluate, open_pictures
 from vcr_zoo.training.randomness import Order, seed_everything
 
@@ -352,24 +352,31 @@ def test_a_stopped_program_ends_with_a_code_of_its_own(small, monkeypatch, capsy
     assert main(small("--resume", "auto", "--stop-epoch", "1")) == 0
 
 
-def test_an_older_checkpoint_stays_what_it_is(small, tmp_path):
+def test_an_older_checkpoint_stays_what_it_is(small, tmp_path, monkeypatch):
     """Going on from it, the epochs after it are new, and so is what --resume auto goes on with."""
     argv = small("--checkpoint-hist", "5")
-    train(parse(argv), progress=False)
+    scores = {"top1": 0.0, "loss": 0.0}
+
+    def better(*_):
+        scores["top1"] += 1
+        return dict(scores)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "validate", better)
+        train(parse(argv), progress=False)
     folder = tmp_path / "run"
-    first, before = (
-        folder / "checkpoint-0.pth.tar",
-        checkpoint.read(folder / "checkpoint-0.pth.tar"),
-    )
+    assert checkpoint.read(folder / "model_best.pth.tar")["epoch"] == 2
+    (folder / "last.pth.tar").write_bytes(b"damaged")  # another name of the second epoch's file
+    first = folder / "checkpoint-0.pth.tar"
+    before = checkpoint.read(first)
     again = train(parse([*argv, "--resume", str(first), "--stop-epoch", "1"]), progress=False)
 
-    assert again.history == [row for row in again.history if row["epoch"] == 0]
+    assert [row["epoch"] for row in again.history] == [0]
     after = checkpoint.read(first)
     assert after["epoch"] == before["epoch"] == 0
     assert all(v.equal(after["state_dict"][k]) for k, v in before["state_dict"].items())
     assert checkpoint.read(checkpoint.latest(folder))["epoch"] == 0
-    kept = checkpoint.read(folder / "model_best.pth.tar")
-    assert kept["epoch"] == 0
+    assert checkpoint.read(folder / "model_best.pth.tar")["epoch"] == 0
 
 
 @pytest.mark.parametrize("way", ["an older checkpoint", "--start-epoch"])

@@ -204,5 +204,5 @@ def test_several_runs_less_one_have_no_interval_and_lines_say_their_seeds():
     }
     _, ours, theirs = table(measured, against="control").splitlines()
 
-    assert ours.split() == ["runs/vcr-{seed}", "made", "full", "70.00", "2", "+7.50"]
+    assert ours.split() == ["runs/vcr-{seed}", "made", "full", "70.00", "3", "+7.50", "of", "2"]
     assert theirs.split() == ["control", "made", "full", "52.50", "2"]

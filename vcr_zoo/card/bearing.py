@@ -29,6 +29,7 @@ TRIED = {  # protocol, beside those of pairs -> metrics that are asked for
     FULL: ("top1",),
     SCRATCH: ("top1",),
     "finetune dr-tune": ("top1",),
+    "finetune two-stage": ("top1",),
     JOINT: ("top1",),
     STARVED: ("auc",),
     STEP: ("ratio", "memory", "cosine", "cosine_of_mean"),

@@ -87,7 +87,7 @@ def beside(result: Result) -> str:
 def absolute(result: Result) -> str:
     """The first word of a result that says where on a machine something lies."""
     words = (result.data, result.model, *shlex.split(result.command))
-    places = {word: re.split(r"\+|^(?:folder|wds|hfds)/", word) for word in words}
+    places = {word: re.split(r"[+:=]|^(?:folder|wds|hfds)/", word) for word in words}
     return next((w for w, parts in places.items() if any(p.startswith("/") for p in parts)), "")
 
 

@@ -21,10 +21,10 @@ from .pictures import Labelled, gathered
 from .split import share_of_each_class
 
 SIZE = 224
-CUT = "each class"  # how the test part is cut; what was cached under another is read again
+CUT = "each class; Train is train"  # how parts are made: cached under another, it is read again
 TEST_SHARE = 0.3
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"}
-PARTS = {  # what folders and shards of parts are called, in any case, as timm has it
+PARTS = {  # what folders and shards of parts are called, by timm too
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -123,7 +123,9 @@ def from_folder(place: str) -> tuple[list[str], list[Labelled]]:
     """
     root = Path(place)
     tops = [p.name for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    parts = {top: PARTS[top.lower()] for top in tops if top.lower() in PARTS}
+    parts = {top: PARTS[top] for top in tops if top in PARTS}
+    if all(top.lower() in PARTS for top in tops):  # else one called Train may be a class
+        parts = {top: PARTS[top.lower()] for top in tops}
     if "train" not in parts.values():
         if parts and len(parts) == len(tops):
             raise ValueError(f"{root} has {', '.join(parts)} and no train folder: name one train")
@@ -218,7 +220,7 @@ def from_hub(name: str) -> tuple[list[str], list[Labelled]]:
         for index, label in enumerate(table[labels[0]]):
             source = partial(from_table, table, index, pictures[0])
             what = f"{index} of {name}'s {split} split"
-            items.append(Labelled(what, source, label, PARTS.get(split, "train")))
+            items.append(Labelled(what, source, label, PARTS.get(split.lower(), "train")))
     return features[labels[0]].names, items
 
 

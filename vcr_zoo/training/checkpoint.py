@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import math
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from .wiring import Parts
 
 log = logging.getLogger(__name__)
 
-LAST = "last.pth.tar"
+LAST, BEST = "last.pth.tar", "model_best.pth.tar"
 COURSE = (  # what decides which pictures a batch of an epoch holds, and which batches an update
     "seed batch_size grad_accum_steps keep_last train_num_samples aug_repeats epoch_repeats "
     "train_img_sizes train_batch_sizes train_batches_per_epoch train_size_probs "
@@ -152,15 +153,16 @@ class Saver(CheckpointSaver):
         if self.best_epoch is not None and self.best_epoch >= first:
             path, self.best_metric = next(iter(self.checkpoint_files), (None, None))
             self.best_epoch = _written(path)[0] if path else None
-            if path:
-                self._duplicate(path, str(self.folder / "model_best.pth.tar"))
         if unfinished:
             self._place(epoch, metric)
-        for file in self.folder.glob("recovery-*"):
-            if _position(file) > (first, batches):
+        left = [*self.folder.glob("recovery-*"), self.folder / BEST, self.folder / LAST]
+        for file in (file for file in left if file.exists() and _position(file) > (first, batches)):
+            if file.name == LAST and found.name != LAST:
+                self._duplicate(str(found), str(file))
+            elif file.name == BEST and self.best_epoch is not None:
+                self._duplicate(self._checkpoint_path(self.best_epoch), str(file))
+            elif file.name != LAST:
                 file.unlink()
-        if found.name != LAST and _position(self.folder / LAST) > (first, batches):
-            self._duplicate(str(found), str(self.folder / LAST))
 
     def _duplicate(self, src: str, dst: str) -> None:
         part = Path(f"{dst}.part")
@@ -178,12 +180,16 @@ def _written(path: str | Path) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", Path(path).name))
 
 
-def _position(path: Path) -> tuple[int, int]:
-    """Epoch and batch that a checkpoint goes on from; before all others for one that cannot."""
+def _position(path: Path) -> tuple[float, int]:
+    """Epoch and batch that a checkpoint goes on from; beyond all others of one that cannot."""
     try:
-        content = read(path)
+        return _goes_on(read(path))
     except ValueError:
-        return (-1, 0)
+        return math.inf, 0
+
+
+def _goes_on(content: dict) -> tuple[int, int]:
+    """Epoch and batch."""
     batches = content.get("vcr_zoo", {}).get("batches", 0)
     return content["epoch"] + (batches == 0), batches
 
@@ -204,8 +210,7 @@ def latest(folder: Path) -> Path | None:
             except ValueError as error:
                 log.warning("%s; trying an older checkpoint", error)
                 continue
-            batches = content.get("vcr_zoo", {}).get("batches", 0)
-            found.append((content["epoch"] + (batches == 0), batches, path))
+            found.append((*_goes_on(content), path))
         if found:
             return max(found)[-1]
     if newest or older:

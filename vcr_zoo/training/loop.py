@@ -33,6 +33,7 @@ class Meter:
         self.parts = parts
         self.names: list[str] = []
         self.sums = self.count = 0.0
+        self.dtype = torch.float if parts.device.type == "mps" else torch.double  # which it lacks
 
     def add(self, result: dict, pictures: int) -> Tensor:
         """Take in a step's result; its scalars as a vector, in the order of `names`."""
@@ -40,7 +41,7 @@ class Meter:
         if not self.names:
             self.names = [name for key in result for name in self._columns(key)]
         values = torch.cat([value.detach().reshape(-1).float() for value in result.values()])
-        self.sums = self.sums + values.double() * pictures
+        self.sums = self.sums + values.to(self.dtype) * pictures
         self.count += pictures
         return values
 
@@ -66,7 +67,7 @@ class Meter:
     def load(self, state: dict) -> None:
         self.names, self.count = list(state["names"]), state["count"]
         if self.names:
-            self.sums = torch.tensor(state["sums"], dtype=torch.double, device=self.parts.device)
+            self.sums = torch.tensor(state["sums"], dtype=self.dtype, device=self.parts.device)
 
 
 class Watch:

@@ -433,8 +433,9 @@ def run(
 def table(
     measured: dict[Cell, dict[str, Result]], first: str = "full", against: str | None = None
 ) -> str:
-    """Mean test accuracy over seeds in percent, and paired differences with how many seeds they
-    are of; without an interval where one side was one pretraining run and the other several.
+    """Mean test accuracy over seeds in percent, how many they are, and paired differences, of fewer
+    where it is said; without an interval where one side was one pretraining run and the other
+    several.
 
     Args:
         first: the method that others of the same network are compared with.
@@ -448,11 +449,12 @@ def table(
         other = (against, data, way) if against else (name, data, first)
         base = by_seed(measured, *other) if other != (name, data, way) else {}
         gaps = [mine[s] - base[s] for s in mine if s in base]
-        count = str(len(gaps or mine))
+        some = f" of {len(gaps)}" if gaps and len(gaps) < len(mine) else ""
         if gaps and ("{seed}" in name) != ("{seed}" in other[0]):
             gaps = [fmean(gaps)]
-        gap = format(paired(gaps).scaled(100)) if gaps else ""
-        lines.append([name, data, way, f"{100 * fmean(mine.values()):.2f}", count, gap])
+        gap = f"{paired(gaps).scaled(100)}{some}" if gaps else ""
+        top1 = f"{100 * fmean(mine.values()):.2f}"
+        lines.append([name, data, way, top1, str(len(mine)), gap])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
