@@ -183,6 +183,14 @@ def test_one_word_switches_on_what_recipes_share_that_were_not_tuned():
     assert "vcr" not in vars(args) and parse([]).vcr_alpha == 0
 
 
+def test_and_one_switches_it_off():
+    """It was once taken for short of --no-vcr-sync, and did nothing."""
+    for words in (["--recipe", "test_resnet.vcr_fmnist4", "--no-vcr"], ["--vcr", "--no-vcr"]):
+        args = parse(words)
+        assert args.vcr_alpha == args.vcr_beta == 0 and not args.vcr_sync
+    assert parse(["--no-vcr", "--vcr-beta", "2"]).vcr_beta == 2
+
+
 def test_the_word_is_no_key_of_a_file(tmp_path):
     """There the coefficients themselves belong, which somebody will read."""
     (tmp_path / "mine.yaml").write_text("vcr: true")

@@ -22,6 +22,7 @@ With --timm-script PATH, run your own copy of timm's script with its options and
 EXAMPLE = "train.py my/pictures --model resnet18 --num-classes 3 --vcr"
 # What --vcr stands for: chosen on validation for several networks, docs/search.md.
 UNTUNED = ("--vcr-layers", "pooled", "--vcr-alpha", "0.39", "--vcr-beta", "0.34")
+WITHOUT = ("--vcr-alpha", "0", "--vcr-beta", "0")
 SELF_SUPERVISED = ("simclr", "vicreg", "barlow", "simsiam")  # tasks that see no labels
 FLAG = {"action": BooleanOptionalAction, "default": False}
 FLOATS = {"type": float, "nargs": "+", "default": None}
@@ -309,6 +310,7 @@ OPTIONS = {
     "VCR and this project": [
         opt("--recipe", type=str, default="", help="a packaged recipe, as test_resnet.vcr_fmnist4"),
         opt("--vcr", action=Shorthand, help=f"without tuning: {' '.join(UNTUNED)}"),
+        opt("--no-vcr", action=Shorthand, help=f"without VCR: {' '.join(WITHOUT)}"),
         opt("--vcr-alpha", type=float, default=0.0, help="weight of the variance term"),
         opt("--vcr-beta", type=float, default=0.0, help="weight of the covariance term"),
         opt("--vcr-delta", type=float, default=1.0, help="smooth-L1 threshold; 0: plain square"),
@@ -375,9 +377,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def spelled_out(argv: list[str] | None) -> list[str]:
-    """A command line with the options that --vcr stands for, which others on it override."""
+    """A command line with the options that --vcr and --no-vcr stand for, which others on it
+    override."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    return [*UNTUNED, *argv] if "--vcr" in argv else argv
+    shorthands = {"--vcr": UNTUNED, "--no-vcr": WITHOUT}
+    return [*(option for word in argv for option in shorthands.get(word, ())), *argv]
 
 
 def _stated(argv: list[str]) -> dict:

@@ -48,7 +48,7 @@ def launch(argv: list[str]) -> int:
     own = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
     own.add_argument("--timm-script", required=True)
     for names, settings in OPTIONS[TITLE]:
-        if names[0].startswith("--vcr"):
+        if names[0].startswith(("--vcr", "--no-vcr")):
             own.add_argument(*names, **settings)
     ours, theirs = own.parse_known_args(spelled_out(argv))
     script = Path(ours.timm_script)
