@@ -75,7 +75,7 @@ BY_FINETUNE = (
 )
 BY_JOINED = (  # of two runs of the same loop
     "name=runs/concat/test_resnet.base_fmnist4; vcr-zoo finetune $name-a{seed}+$name-b{seed} "
-    "--data silhouettes digits8 mnist --method full two-stage --size 200 --test 1000 "
+    "--data silhouettes --method full two-stage --size 200 --test 1000 "
     "--seeds 0 1 2 3 4 --budget 4 --epochs 60 --lr 2e-3 --batch-size 16 "
     "--set head_epochs=1 views=4 hflip=0.0 'input_size=[3, 32, 32]'"
 )
