@@ -200,14 +200,14 @@ def verified(entrypoint: Callable, entries: dict[str, Entry]) -> Callable:
     def create(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
         cfg = pretrained_cfg
         tag = cfg.get("tag") if isinstance(cfg, dict) else getattr(cfg, "tag", cfg)
-        if isinstance(cfg, dict) and cfg.get("source"):  # a folder's or a repository's own
-            tag = None
-        if isinstance(tag, str) and tag in entries:
-            kwargs = {**entries[tag].model_args, **kwargs}
+        others = isinstance(cfg, dict) and cfg.get("source")  # a folder's or a repository's own
+        entry = entries.get(tag) if isinstance(tag, str) and not others else None
+        if entry:
+            kwargs = {**entry.model_args, **kwargs}
         elsewhere = set(SOURCES) & set(pretrained_cfg_overlay or ())
-        if pretrained and isinstance(tag, str) and tag in entries and not elsewhere:
-            file = entries[tag].verify()
-            if entries[tag].file is None:
+        if pretrained and entry and not elsewhere:
+            file = entry.verify()
+            if entry.file is None:
                 pretrained_cfg_overlay = {**(pretrained_cfg_overlay or {}), "file": str(file)}
         return entrypoint(
             pretrained=pretrained,

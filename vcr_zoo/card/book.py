@@ -87,8 +87,8 @@ def beside(result: Result) -> str:
 def absolute(result: Result) -> str:
     """The first word of a result that says where on a machine something lies."""
     words = (result.data, result.model, *shlex.split(result.command))
-    places = {word: re.split(r"[+:=]|^(?:folder|wds|hfds)/", word) for word in words}
-    return next((w for w, parts in places.items() if any(p.startswith("/") for p in parts)), "")
+    begins = re.compile(r"(?:^|[+:=])(?:(?:folder|wds|hfds)/)?/")  # of A+B, local-dir:A, name=A
+    return next(filter(begins.search, words), "")
 
 
 def named(result: Result) -> set[str]:
