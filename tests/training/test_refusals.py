@@ -39,6 +39,7 @@ def refused(argv: list[str], kind: type, complaint: str) -> None:
         (("--opt", "adamv"), ValueError, "'adamv' does not exist.*adam"),
         (("--sched", "cosinus"), ValueError, "'cosinus' does not exist.*cosine"),
         (("--dataset", "fminst"), ValueError, "no data set 'fminst'.*fmnist"),
+        (("--dataset", "fmnist4"), ValueError, "'fmnist4'.*--dataset fmnist --label-level coarse"),
         (("--eval-metric", "top2"), ValueError, "'top2' does not exist.*Choose from"),
         (("--torchscript",), ValueError, "--torchscript.*--torchcompile"),
         (("--sync-bn", "--split-bn"), ValueError, "--split-bn needs"),

@@ -107,6 +107,8 @@ def test_what_cannot_be_ranked_is_answered(folder, tmp_path):
         rank([], folder)
     with pytest.raises(LookupError, match=r"no data set 'fmnst', and no folder.*Closest: fmnist"):
         rank([network(tmp_path / "a")], "fmnst")
+    with pytest.raises(LookupError, match=r"'fmnist4'.* --data fmnist --level coarse elsewhere"):
+        rank([network(tmp_path / "a")], "fmnist4")
     with pytest.raises(ValueError, match="1 pictures of 3 classes tell nothing"):
         rank([network(tmp_path / "a")], folder, limit=1)
 

@@ -63,10 +63,19 @@ def row_of(name: str) -> Dataset:
 
 
 def meant(name: str) -> str:
-    """What comes near, for an error: a data set's name, of a path a folder beside it."""
-    if "/" not in name:
-        return closest(name, DATASETS)
-    return closest_path(name.partition("@")[0], Path.is_dir)
+    """What comes near, for an error: a data set's name, of a path a folder beside it.
+
+    Weights are named after super-classes as `fmnist4`, which is a level of a data set and none.
+    """
+    if "/" in name:
+        return closest_path(name.partition("@")[0], Path.is_dir)
+    for known, row in DATASETS.items():
+        if name == f"{known}{row.levels.get('coarse')}":
+            return (
+                f" In weights' names that is {known} by its super-classes: --dataset {known} "
+                f"--label-level coarse in training, --data {known} --level coarse elsewhere."
+            )
+    return closest(name, DATASETS)
 
 
 def row_with(name: str, level: str) -> Dataset:

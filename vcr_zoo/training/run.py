@@ -206,8 +206,8 @@ def _epochs(parts: Parts, folder: Path, content, found, together, loggers, progr
 def _saver(parts: Parts, folder: Path, content, found, start: tuple) -> checkpoint.Saver:
     """The run's folder, with its options written down, and what saves into it from an epoch and
     batch on."""
-    own = content and folder.resolve() in found.resolve().parents
-    if parts.args.overwrite and not own:  # only now that nothing can be refused any more
+    inside = content and folder.resolve() in found.resolve().parents  # or in a folder of its own
+    if parts.args.overwrite and not inside:  # only now that nothing can be refused any more
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     written = options.as_yaml(parts.args)

@@ -13,6 +13,7 @@ from timm.data import MultiLabelTarget, create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
 from vcr_zoo.data import DATASETS, is_named, load
+from vcr_zoo.data.load import meant
 from vcr_zoo.results import closest
 
 from .options import SELF_SUPERVISED
@@ -53,9 +54,9 @@ def open_split(args: argparse.Namespace, split: str, channels: int, training: bo
 
 def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
     if args.dataset and not args.dataset.lower().startswith(PREFIXES):
-        near = closest(args.dataset, DATASETS)
+        named = ", ".join(sorted(DATASETS))
         raise ValueError(
-            f"no data set '{args.dataset}'.{near} Named sets: {', '.join(sorted(DATASETS))}; "
+            f"no data set '{args.dataset}'.{meant(args.dataset)} Named sets: {named}; "
             f"timm's begin with {', '.join(PREFIXES)}; for a folder give its path, or folder/PATH."
         )
     if not args.dataset and not args.data_dir:
