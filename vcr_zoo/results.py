@@ -125,10 +125,6 @@ class Interval(NamedTuple):
         """The interval of the same differences in another unit."""
         return Interval(self.mean * factor, self.low * factor, self.high * factor, self.n)
 
-    def shifted(self, by: float) -> "Interval":
-        """The interval of values that are all larger by as much."""
-        return Interval(self.mean + by, self.low + by, self.high + by, self.n)
-
     def among(self, number: int) -> "Interval":
         """The interval as wide as it has to be for `number` of its kind to hold together with 95 %
         confidence (Bonferroni)."""

@@ -46,18 +46,39 @@ def test_what_was_recorded_of_weights_that_are_gone_goes_with_them(tmp_path):
 
 
 def test_a_seed_of_a_pair_that_was_trained_anew_takes_its_old_numbers_along(tmp_path):
-    """Also those that were not measured again; other seeds keep theirs."""
+    """Also those that were not measured again; but no seed is left of the earlier training, with
+    which the new ones would be compared."""
     path, pair = tmp_path / "results.jsonl", "vcr-zoo pair a.b --against a.c --seeds"
     old = {"weights": "old", "command": f"{pair} 0"}
     other = result(seed=1, weights="other", command=f"{pair} 1")
+    control = result(model="a.c", weights="control", command=f"{pair} 0")
     new = {"weights": "new", "command": f"{pair} 0 --epochs 4"}
-    add([result(**old), result(protocol="eval", **old), other], path)
-    add([result(protocol="knn", **old), result(protocol="eval", **new)], path)
+    add([result(**old), result(protocol="eval", **old), other, control], path)
+    before = path.read_text()
+    for some, lacking in (([other], "seed 0 of a.c"), ([control], "seed 1 of a.b")):
+        with pytest.raises(ValueError, match=f"{lacking} there are only.* --seeds 0 1`"):
+            add([result(protocol="eval", **new), *some], path)
+    assert path.read_text() == before
+    add([result(protocol="knn", **old), result(protocol="eval", **new), other, control], path)
 
-    assert [(r.protocol, r.weights) for r in read(path)] == [("probe", "other"), ("eval", "new")]
+    found = [("probe", "other"), ("probe", "control"), ("eval", "new")]
+    assert sorted((r.protocol, r.weights) for r in read(path)) == sorted(found)
     old_and_new = [result(protocol="eval", **old), result(**old), result(protocol="eval", **new)]
     assert add(old_and_new, path) == 1
-    assert [(r.protocol, r.weights) for r in read(path)] == [("probe", "other"), ("eval", "new")]
+    assert sorted((r.protocol, r.weights) for r in read(path)) == sorted(found)
+
+
+def test_what_a_file_that_is_replaced_was_fine_tuned_to_goes_with_it(tmp_path):
+    """What began with random weights stays."""
+    path, words = tmp_path / "results.jsonl", "vcr-zoo finetune a.b --data d"
+    add([result(weights="file", command="vcr-zoo reproduce a.b")], path)
+    tuned = {"weights": "tensors", "command": words}
+    add([result(protocol=way, **tuned) for way in ("finetune full", "finetune scratch")], path)
+    add([result(weights="file", command="vcr-zoo reproduce a.b", seed=1)], path)
+    assert len(read(path)) == 4
+
+    add([result(weights="new file", command="vcr-zoo reproduce a.b")], path)
+    assert {r.protocol for r in read(path)} == {"probe", "finetune scratch"}
 
 
 @pytest.mark.parametrize("command", ["reproduce", "finetune", "depth"])

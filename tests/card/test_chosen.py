@@ -13,17 +13,19 @@ GAINS = (0.01, 0.02, 0.03)
 
 def result(value, seed, setting="", data="mnist", options="--epochs 4", **more):
     settings = {"setting": setting, "options": options, **more}
-    return Result("a.base", data, CHOSEN, OTHER, value, seed, settings)
+    return Result("test_resnet.base_fmnist4", data, CHOSEN, OTHER, value, seed, settings)
 
 
 def study(space, setting, gain=0.0, options="--epochs 4"):
-    """Three seeds on two data sets, of which the second gains twice as much."""
-    about = {"space": space, "recipes": "a.base", "options": options} if space else {}
+    """Three seeds on four data sets, of which two gain twice as much."""
+    about = (
+        {"space": space, "recipes": "test_resnet.base_fmnist4", "options": options} if space else {}
+    )
     about.setdefault("options", options)
     return [
         result(0.5 + (gain + each) * times * bool(space), seed, setting, data, **about)
         for seed, each in enumerate(GAINS)
-        for data, times in (("mnist", 1), ("glyphs", 2))
+        for data, times in (("mnist", 1), ("glyphs", 2), ("silhouettes", 1), ("digits8", 2))
     ]
 
 
@@ -34,9 +36,10 @@ def test_gains_are_over_the_same_training_without_the_setting():
     _, _, line = chosen_table(found).splitlines()
 
     expected = paired(fmean((gain, 2 * gain)) for gain in GAINS).scaled(100)
-    assert line.startswith("| `a.base --epochs 4` | VCR: weights, placement")
+    assert line.startswith("| `test_resnet.base_fmnist4 --epochs 4` | VCR: weights, placement")
     assert f"| `alpha 1.0` | | | {expected} | 3 |" in line
     assert chosen_table([*long, *study("vcr", "--vcr-alpha 1.0")]) == "(None yet.)"
+    assert chosen_table([r for r in found if r.data != "digits8"]) == "(None yet.)"  # of all four
 
 
 def test_of_one_training_the_largest_gain_comes_first():
@@ -46,9 +49,9 @@ def test_of_one_training_the_largest_gain_comes_first():
     lines = chosen_table([*start, *small, *other, *large]).splitlines()[2:]
 
     assert [line.split("|")[1].strip() for line in lines] == [
-        "`a.base --epochs 4`",
-        "`a.base --epochs 4`",
-        "`a.base --epochs 9`",
+        "`test_resnet.base_fmnist4 --epochs 4`",
+        "`test_resnet.base_fmnist4 --epochs 4`",
+        "`test_resnet.base_fmnist4 --epochs 9`",
     ]
     assert "VCR" in lines[0] and "DeCov" in lines[1] and "weight decay" in lines[2]
 
@@ -59,8 +62,12 @@ def test_what_was_chosen_is_entered_with_its_options(tmp_path):
         append(tmp_path / "chosen.jsonl", one)
     book = tmp_path / "cards" / "results.jsonl"
 
-    assert add_file(tmp_path / "chosen.jsonl", ["a.base"], book) == 12
-    assert chosen_table(read(book)).count("a.base --epochs 4") == 1
-    assert add_file(tmp_path / "chosen.jsonl", ["a.base"], book) == len(read(book)) == 12
-    with pytest.raises(ValueError, match="of another"):
-        add_file(tmp_path / "chosen.jsonl", ["another"], book)
+    assert add_file(tmp_path / "chosen.jsonl", ["test_resnet.base_fmnist4"], book) == 24
+    assert chosen_table(read(book)).count("test_resnet.base_fmnist4 --epochs 4") == 1
+    assert (
+        add_file(tmp_path / "chosen.jsonl", ["test_resnet.base_fmnist4"], book)
+        == len(read(book))
+        == 24
+    )
+    with pytest.raises(ValueError, match="of test_vit"):
+        add_file(tmp_path / "chosen.jsonl", ["test_vit.base_fmnist4"], book)

@@ -9,6 +9,7 @@ from vcr_zoo.card.bearing import Known, Row
 from vcr_zoo.card.claims import claims, speaking, verdict
 from vcr_zoo.card.gains import PAIR
 from vcr_zoo.results import Result, paired
+from vcr_zoo.suite import targets
 from vcr_zoo.training.options import recipes
 from vcr_zoo.transfer.several import JOINED
 
@@ -75,7 +76,7 @@ def test_rows_that_contradict_each_other_are_mixed_and_none_is_none():
     assert verdict([good, neither]) == "holds in part (1 for, 0 against, 1 undecided)"
     assert verdict([bad, neither]) == "does not hold in part (0 for, 1 against, 1 undecided)"
     assert verdict([good, bad]) == "mixed (1 for, 1 against, 0 undecided)"
-    assert verdict([]) == "not measured yet"
+    assert verdict([]) == "undecided (0 for, 0 against, 0 undecided)"
 
 
 def test_a_pair_speaks_to_the_claims_that_are_about_it():
@@ -132,21 +133,23 @@ def test_the_best_depth_is_the_one_that_validation_chose():
     results = []
     for seed in range(5):
         results += depth(0.70, 0.60, 0, seed, 100) + depth(0.95, 0.61, 1, seed, 100)
-        results += depth(0.80, 0.80, 2, seed, 100) + depth(0.75 + 0.01 * seed, 0.7, 3, seed, 100)
-        results += depth(0.90, 0.91, 0, seed, 900) + depth(0.85, 0.80, 3, seed, 900)
+        results += depth(0.80, 0.80, 2, seed, 100) + depth(0.75 + 0.01 * seed, 0.7, 4, seed, 100)
+        results += depth(0.90, 0.91, 0, seed, 900) + depth(0.85, 0.80, 4, seed, 900)
         results += depth(0.10, 0.91, 0, seed, 900, afresh=True)
-        results += depth(0.85, 0.80, 3, seed, 900, afresh=True)
-    few, many, afresh = ours.chosen_depth(max)(Known.of(results))
+        results += depth(0.85, 0.80, 4, seed, 900, afresh=True)
+    few, many, afresh = ours.chosen_depth(frozen=True)(Known.of(results))
     (moved,) = ours.deeper_with_less(Known.of(results))
 
     assert few.label == f"{VCR} on 100 pictures of silhouettes"
     assert few.shown == str(paired(0.05 - 0.01 * s for s in range(5)).scaled(100))
     assert many.shown == "+5.00 [+5.00, +5.00]" and afresh.shown.startswith("-75.00")
-    less_all = ours.chosen_depth(min)(Known.of(results))
+    less_all = ours.chosen_depth(frozen=False)(Known.of(results))
     chosen, *ends = less_all
     assert chosen.shown.startswith("+10.00") and chosen.speaks
     assert {row.shown for row in ends} == {"no difference: all 5 seeds chose depth 0"}
     assert len(ends) == 2 and not any(row.speaks for row in ends)
+    some = Known.of([r for r in results if r.settings["depth"] not in (0, 4)])  # as --search does
+    assert not [*ours.chosen_depth(frozen=True)(some), *ours.chosen_depth(frozen=False)(some)]
     assert moved.shown == "+2.00 [+2.00, +2.00] blocks" and moved.sides(1) == (True, False)
 
 
@@ -154,12 +157,12 @@ def test_depths_at_rates_chosen_for_each_are_a_curve_and_not_of_another_at_one_r
     """Wherever in the book the other stands."""
     chosen, fixed = [], []
     for seed in range(5):
-        for t, lr in ((0, 0.1), (3, 0.9)):
+        for t, lr in ((0, 0.1), (4, 0.9)):
             command = f"vcr-zoo finetune {VCR} --method depth --budget 4 --set depth={t}"
-            chosen += depth(0.9 - 0.1 * t, 0.8 - 0.1 * t, t, seed, 100, command, lr=lr)
-            fixed += depth(0.5 + 0.1 * t, 0.8 - 0.1 * t, t, seed, 100, lr=0.1)
+            chosen += depth(0.9 - 0.075 * t, 0.8 - 0.1 * t, t, seed, 100, command, lr=lr)
+            fixed += depth(0.5 + 0.075 * t, 0.8 - 0.1 * t, t, seed, 100, lr=0.1)
     for results in (chosen + fixed, fixed + chosen):
-        shown = {row.shown for row in ours.chosen_depth(max)(Known.of(results))}
+        shown = {row.shown for row in ours.chosen_depth(frozen=True)(Known.of(results))}
         assert shown == {"+30.00 [+30.00, +30.00]", "-30.00 [-30.00, -30.00]"}
 
 
@@ -184,7 +187,13 @@ def test_methods_are_paired_by_seed_and_by_what_they_have_in_common():
     assert row.shown == str(paired([-0.18, -0.17, -0.2, -0.2, -0.2]).scaled(100))
     full, other = ([r for r in tuned if r.protocol.endswith(way)] for way in values)
     longer = [replace(r, settings=r.settings | {"epochs": 99}) for r in full]
-    assert not list(ours.methods("dr-tune", "full")(Known.of([*longer, *other])))
+    given = [replace(r, command="vcr-zoo finetune a --budget 4") for r in full]
+    for unlike in (longer, given):
+        assert not list(ours.methods("dr-tune", "full")(Known.of([*unlike, *other])))
+    forms = [replace(r, settings=r.settings | {"implicit": one}) for one in (0, 1) for r in other]
+    (row,) = ours.methods("dr-tune", "full", implicit=1)(Known.of([*full, *forms]))
+    assert row.shown == str(paired([0.02, 0.03, 0, 0, 0]).scaled(100))
+    assert len([*ours.methods("dr-tune", "full")(Known.of([*full, *forms]))]) == 2
 
 
 def test_joined_networks_are_compared_with_the_first_of_them_alone():
@@ -219,7 +228,8 @@ def test_networks_whose_folders_are_called_alike_are_not_one():
 
 
 def test_arms_are_those_of_one_study():
-    """Another study on the same pictures is a row of its own, or none without a long run."""
+    """Another study on the same pictures is a row of its own, or none without a long run; what
+    was run without one beside is the same study."""
     joined = [
         Result("a + b", "stamps", "concat", "top1", v + gap, s, {"arm": arm, "networks": [name]})
         for name, gap in (("a{seed}", 0.0), ("b{seed}", 0.3))
@@ -231,7 +241,10 @@ def test_arms_are_those_of_one_study():
     (row,) = ours.arms(JOINED, "one long run")(known)
     assert row.label == "stamps: a{seed}"
     assert row.shown == "+10.00 [+10.00, +10.00]" and row.sides(1) == (True, False)
-    assert [r.sides(1) for r in ours.arms(JOINED, "one short run")(known)] == [(False, True)] * 2
+    again = [replace(r, settings=r.settings | {"long": "c{seed}"}) for r in joined]
+    for some in (known, Known.of([*joined, *again])):
+        rows = ours.arms(JOINED, "one short run")(some)
+        assert [r.sides(1) for r in rows] == [(False, True)] * 2
 
 
 def test_joined_vcr_networks_are_compared_with_their_joined_controls():
@@ -262,7 +275,7 @@ def test_penalties_are_compared_as_validation_chose_them():
         return [
             Result(CONTROL, data, "chosen", "probe_other_top1", value, seed, about)
             for seed, value in enumerate(values)
-            for data in ("mnist", "glyphs")
+            for data in targets("fmnist")
         ]
 
     theirs = [*study("wld", "first", (0.9,) * 5), *study("wld", "last", (0.6,) * 5)]
@@ -303,13 +316,15 @@ def test_the_time_of_another_penalty_says_nothing_of_the_paper_s():
 
 @pytest.mark.parametrize("times, expected", [(6.0, (True, False)), (3.0, (False, True))])
 def test_a_fifth_of_the_added_time_is_what_was_claimed(times, expected):
-    added = (0.1, 0.11, 0.1, 0.1, 0.1)
-    exact = step("exact", [1 + each for each in added])
-    naive = step("naive", [1 + each * (times + each) for each in added])
-    (row,) = ours.times_less(Known.of([*exact, *naive]))
+    """Also where a process found nothing added, of which there is no fifth."""
+    for added in ((0.1, 0.11, 0.1, 0.1, 0.1), (0.1, 0.11, 0.1, 0.1, -0.001)):
+        exact = step("exact", [1 + each for each in added])
+        naive = step("naive", [1 + abs(each) * times for each in added])
+        (row,) = ours.times_less(Known.of([*exact, *naive]))
 
-    assert row.sides(1) == expected
-    assert row.shown == f"{paired(times + each for each in added)} times"
+        assert row.shown == str(paired(abs(e) * times - 5 * e for e in added).scaled(100))
+        if min(added) > 0:
+            assert row.sides(1) == expected
 
 
 def test_late_features_are_asked_in_two_ways_that_must_agree():

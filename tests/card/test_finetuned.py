@@ -86,6 +86,20 @@ def test_studies_are_lines_of_their_own_and_the_latest_measurement_counts():
     assert few.from_vcr == many.from_vcr
 
 
+def test_random_weights_that_learned_longer_are_a_line_and_never_part_of_one():
+    """Nor are settings chosen with another number of runs."""
+    long = [
+        replace(r, value=0.9, settings=r.settings | {"epochs": 120}) for r in measured(ARMS[2:])
+    ]
+    alone = starts([TRAINED, *measured()])
+    assert starts([TRAINED, *measured(), *(r for r in long if r.data == SETS[2])]) == alone
+    both = starts([TRAINED, *measured(), *long])
+    assert [one.scratch_epochs for one in both] == [60, 120] and both[0] == alone[0]
+
+    given = [replace(r, value=0.9, command="vcr-zoo finetune a --budget 4") for r in measured()]
+    assert starts([TRAINED, *measured(), *(r for r in given if r.data == SETS[2])]) == alone
+
+
 def runs(start):
     """Of the pair, one for each seed, in the folders that they were trained in."""
     return [

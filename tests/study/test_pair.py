@@ -1,7 +1,9 @@
 """A pair trained and measured on a small Fashion-MNIST of made pictures, in its own file format."""
 
+import itertools
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import pytest
 from vcr_zoo import suite
 from vcr_zoo.card.gains import START
 from vcr_zoo.cli import main
-from vcr_zoo.results import paired, read
-from vcr_zoo.study.pair import RESULTS, check_pair, pair
+from vcr_zoo.results import Result, append, paired, read
+from vcr_zoo.study.pair import RESULTS, check_pair, command, pair, table
 from vcr_zoo.study.runs import Task, carried_out
 from vcr_zoo.training import parse, train
 from vcr_zoo.training.options import recipes
@@ -77,6 +79,20 @@ def test_the_table_pairs_seeds_and_averages_over_targets(made):
                and "probe" in line)  # fmt: skip
 
     assert f"| {gain:.2f} | 2 |" in line
+
+
+def test_the_table_is_of_the_latest_training_with_the_options_asked_for(tmp_path):
+    """What a folder still has of runs that are gone is not averaged in."""
+    for weights, options, value in (("new", (), 0.5), ("old", ("--epochs", "4"), 0.9)):
+        for seed, name in itertools.product((0, 1), (VCR, CONTROL)):
+            words = command(VCR, CONTROL, seed, options)
+            one = Result(
+                name, "mnist", "probe", "top1", value, seed, weights="older", command=words
+            )
+            again = replace(one, weights=f"{weights}{name}{seed}", value=value - 0.1)
+            append(tmp_path / RESULTS, one, again)
+    assert "| 40.00 % | 40.00 % |" in table(tmp_path, VCR, CONTROL, [0, 1])
+    assert "| 80.00 % | 80.00 % |" in table(tmp_path, VCR, CONTROL, [0, 1], ("--epochs", "4"))
 
 
 def test_a_pair_that_continues_is_measured_against_what_it_began_with(made, small_sets):

@@ -1,5 +1,6 @@
 """What bears on a paper's claim: differences over seeds, from the results of several commands."""
 
+import functools
 import itertools
 import sys
 from collections import defaultdict
@@ -7,19 +8,21 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import timm
+
 from vcr_zoo.results import Interval, Result, key_of, paired
 from vcr_zoo.training import parse
 from vcr_zoo.training.options import SELF_SUPERVISED, continues, recipes
+from vcr_zoo.transfer.frozen import Blocks
 from vcr_zoo.transfer.search import best_depth as deepest
-from vcr_zoo.transfer.several import JOINED
+from vcr_zoo.transfer.several import JOINED, LONG
 from vcr_zoo.transfer.tuned import METHODS
 
 from .chosen import CHOSEN, OTHER, differences, latest
-from .evidence import DEPTHS, FULL, SCRATCH, curve_of
-from .gains import Paired, declared
+from .evidence import DEPTHS, FULL, SCRATCH, budget, curve_of
+from .gains import SEEDS, Paired, declared, recipe_of
 from .words import POINT
 
-SEEDS = 5  # fewer are no evidence
 # Protocols of what has no name of its own, but arms that are compared:
 JOINT = "concat"  # runs joined
 STARVED = "starvation"  # toys
@@ -90,7 +93,7 @@ def pairs(protocol: str, metric: str, on_source: bool, which, sign: int = 1):
         found = []
         for pair, recipe in known.pairs:
             gain = pair.headline(protocol, metric, on_source) if which(recipe) else None
-            if gain and gain.difference.n >= SEEDS:
+            if gain:
                 found.append(gain)
                 yield Row.of(pair.vcr, gain.difference, sign, gain.difference_shown)
         if len(found) >= SEEDS:
@@ -126,15 +129,17 @@ def first_of(model: str) -> str:
     return model.partition("+")[0]
 
 
-def methods(ours: str, theirs: str, of: Callable[[str], str] = str):
+def methods(ours: str, theirs: str, of: Callable[[str], str] = str, **own):
     """Test accuracy of one way to fine-tune less that of another, of every network and data set,
-    each with what validation chose for it, the rest alike but for what only the one has; of what
-    was measured twice, the latest.
+    each with what validation chose for it with as many runs, the rest alike but for what only the
+    one has; of what was measured twice, the latest.
 
     Args:
         of: which network the other way was of, by the name of ours.
+        own: settings that only our way has, and must have had.
     """
     free = METHODS[theirs].tuned
+    chosen = METHODS[ours].tuned if ours in METHODS else free
 
     def measured(known: Known) -> Iterable[Row]:
         mine, other = (
@@ -144,27 +149,31 @@ def methods(ours: str, theirs: str, of: Callable[[str], str] = str):
         gaps = defaultdict(dict)
         for a, b in itertools.product(mine, other):
             same = of(a.model) == b.model and pictures_of(a) == pictures_of(b)
-            kept = {key: value for key, value in b.settings.items() if key not in free}
+            kept = {key: value for key, value in b.settings.items() if key not in free} | own
             if same and all(a.settings.get(key) == value for key, value in kept.items()):
-                gaps[where(a), a.model, key_of(kept)][a.seed] = a.value - b.value
+                study = (where(a), a.model, key_of(a.settings, *free, *chosen))
+                gaps[study][a.seed] = a.value - b.value
         yield from enough({study: [*by_seed.values()] for study, by_seed in gaps.items()})
 
     return measured
 
 
-def pictures_of(result: Result) -> tuple[str, int, str]:
-    return result.data, result.seed, result.fingerprint
+def pictures_of(result: Result) -> tuple[str, int, str, int]:
+    """With how many runs its settings were chosen for them."""
+    return result.data, result.seed, result.fingerprint, budget(result)
 
 
 def arms(ours: str, theirs: str):
     """Probe accuracy of one way to use several networks less that of another, of every study."""
+
+    needed = ("long",) if theirs == LONG else ()  # another long run changes no other arm
 
     def measured(known: Known) -> Iterable[Row]:
         studies = defaultdict(dict)
         for r in known.results:
             if (r.protocol, r.metric) == (JOINT, "top1"):
                 label = f"{r.data}: {joint(r.settings['networks'])}"
-                study = (label, key_of(r.settings, "arm"))
+                study = (label, key_of(r.settings, "arm", *({"long"} - {*needed})))
                 studies[study][r.settings["arm"], r.seed] = r.value
         gaps = {
             study: [v - values[theirs, s] for (arm, s), v in values.items() if arm == ours]
@@ -211,15 +220,12 @@ def starved(known: Known) -> Iterable[Row]:
 
 
 def times_less(known: Known) -> Iterable[Row]:
-    """How many times what autograd adds to a step is what the closed form adds, of all samples:
-    more than the 5 that are claimed, or less."""
+    """What autograd adds to a step less 5 times what the closed form adds, of all samples. Not
+    their ratio, which nothing can be said of where a step is measured to take no longer."""
     for label, arms in steps(known.results).items():
-        found = paired(
-            (arms["naive"][s] - 1) / (arms["exact"][s] - 1)
-            for s in arms["naive"].keys() & arms["exact"].keys()
-        )
-        if found.n >= SEEDS:
-            yield Row(label, f"{found} times", (found.shifted(-5),))
+        both = sorted(arms["naive"].keys() & arms["exact"].keys())
+        naive, exact = ([arms[arm][s] - 1 for s in both] for arm in ("naive", "exact"))
+        yield from enough({(label,): [n - 5 * e for n, e in zip(naive, exact, strict=True)]})
 
 
 def beside_norm(arm: str):
@@ -266,7 +272,7 @@ def beside(rival: str):
         found = latest(r for r in known.results if r.protocol == CHOSEN)
         for study in [study for study in found if study.space == "vcr"]:
             theirs = found.get(study._replace(space=rival), ())
-            gap = differences(found[study], theirs).get(OTHER)
+            gap = differences(study.recipe, found[study], theirs).get(OTHER)
             if gap and gap.n >= SEEDS:
                 yield Row.of(f"{study.recipe} {study.options}".strip(), gap)
 
@@ -299,19 +305,28 @@ def complete(curve: Curve) -> list[int]:
     return sorted(set.intersection(*(set(seeds) for seeds in curve.values())))
 
 
-def chosen_depth(end):
-    """Test accuracy at the depth that validation chose, less that at one end: `min`, with nothing
-    frozen, or `max`, with all that was ever frozen. Where every seed chose that end, that is said
-    and no more."""
+@functools.cache
+def blocks_of(model: str) -> int:
+    """How many blocks a network has, which is the depth that freezes all of them."""
+    architecture = recipe_of(model).partition(".")[0]
+    return len(Blocks(timm.create_model(architecture, num_classes=2)))
+
+
+def chosen_depth(frozen: bool):
+    """Test accuracy at the depth that validation chose, less that with every block frozen, or
+    with none, where that was measured. Where every seed chose that end, that is said and no
+    more."""
 
     def measured(known: Known) -> Iterable[Row]:
-        for label, curve in (one for study in curves(known).values() for one in study.values()):
-            best = {seed: best_depth(curve, seed) for seed in complete(curve)}
-            gaps = [curve[d][s]["top1"] - curve[end(curve)][s]["top1"] for s, d in best.items()]
-            chose_end = set(best.values()) == {end(curve)}
-            said = f"no difference: all {len(gaps)} seeds chose depth {end(curve)}"
-            for row in enough({(label,): gaps}):
-                yield row._replace(shown=said, speaks=False) if chose_end else row
+        for (model, *_), study in curves(known).items():
+            end = blocks_of(model) if frozen else 0
+            for label, curve in (one for one in study.values() if end in one[1]):
+                best = {seed: best_depth(curve, seed) for seed in complete(curve)}
+                gaps = [curve[d][s]["top1"] - curve[end][s]["top1"] for s, d in best.items()]
+                said = f"no difference: all {len(gaps)} seeds chose depth {end}"
+                for row in enough({(label,): gaps}):
+                    chose_end = set(best.values()) == {end}
+                    yield row._replace(shown=said, speaks=False) if chose_end else row
 
     return measured
 

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from vcr_zoo.zoo import replaced
 
 from .bearing import JOINT, STARVED, STEP, TRIED
 from .chosen import CHOSEN
-from .evidence import CARDS, DEPTHS, REPRODUCE
-from .gains import PAIR, recipe_of
+from .evidence import CARDS, DEPTHS, REPRODUCE, SCRATCH
+from .gains import PAIR, declared, recipe_of
 from .words import MEASURES
 
 PUBLISHED = (REPRODUCE, "vcr-zoo finetune ", "vcr-zoo depth ")  # commands that take weights by name
@@ -25,6 +25,8 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
 
     Raises:
         FileNotFoundError: outside of a checkout, which alone has `model_cards/`.
+        ValueError: for a part of the seeds of a pair that was trained anew, which would be paired
+            with those of the earlier training.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(
@@ -33,15 +35,32 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
         )
     results = list(results)
     weights = {network(r): r.weights for r in results if network(r)}  # the latest
-    new = {same(r): r for r in results if r.weights == weights.get(network(r), r.weights)}
-    kept = [
-        r
-        for r in read(path)
-        if same(r) not in new and r.weights == weights.get(network(r), r.weights)
-    ]
+
+    def old(r: Result) -> bool:
+        return r.weights != weights.get(network(r), r.weights)
+
+    before = read(path)
+    check_whole(before, {r.model for r in before if old(r) and r.command.startswith(PAIR)}, weights)
+    anew = {r.model for r in before if old(r) and r.command.startswith(REPRODUCE)}  # packaged
+    new = {same(r): r for r in results if not old(r)}
+    kept = [r for r in before if not (same(r) in new or old(r) or (of_file(r) & anew))]
     content = [json.dumps(asdict(r), sort_keys=True) + "\n" for r in [*kept, *new.values()]]
     replaced(path, "".join(content).encode())
     return len(new)
+
+
+def check_whole(before: Iterable[Result], anew: Set[str], weights: Mapping[tuple, str]) -> None:
+    """Refuse to let runs of recipes that were trained anew be paired with those of before."""
+    before = [r for r in before if r.command.startswith(PAIR)]
+    for vcr, control in declared(before).items():
+        seeds = {network(r) for r in before if r.model in (vcr, control)}
+        if {vcr, control} & anew and (lacking := sorted(seeds - weights.keys())):
+            model, _, seed = lacking[0]
+            raise ValueError(
+                f"{vcr} or {control} was trained anew, but of seed {seed} of {model} there are "
+                f"only numbers of the earlier training: `{PAIR}{vcr} --against {control} --seeds "
+                f"{' '.join(map(str, sorted({s for *_, s in seeds})))}` measures the rest"
+            )
 
 
 def add_file(source: Path, names: Iterable[str], path: Path = CARDS / "results.jsonl") -> int:
@@ -108,6 +127,12 @@ def shown(result: Result) -> bool:
 def published(result: Result) -> str:
     """The command that measured it, if that takes weights by name; else nothing."""
     return next((start for start in PUBLISHED if result.command.startswith(start)), "")
+
+
+def of_file(result: Result) -> set[str]:
+    """The names that stand for the weights it was measured on."""
+    known = published(result) and result.protocol != SCRATCH
+    return set(result.model.split("+")) if known else set()
 
 
 def network(result: Result) -> tuple:

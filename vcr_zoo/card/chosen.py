@@ -6,6 +6,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from vcr_zoo.results import Interval, Result, paired
+from vcr_zoo.suite import targets
+from vcr_zoo.training import parse
+from vcr_zoo.training.options import recipes
 
 from .words import code, rows
 
@@ -43,7 +46,7 @@ def chosen_table(results: Iterable[Result]) -> str:
     found, lines = latest(r for r in results if r.protocol == CHOSEN), []
     for study, chosen in found.items():
         start = found.get(Study(study.recipe, study.options), [])
-        gaps = differences(chosen, start) if study.space else {}
+        gaps = differences(study.recipe, chosen, start) if study.space else {}
         if OTHER in gaps:
             order = (study.recipe, study.options, -gaps[OTHER].mean)
             lines.append((*order, line(study, chosen[0].settings["setting"], gaps)))
@@ -72,14 +75,18 @@ def line(study: Study, setting: str, gaps: dict[str, Interval]) -> list[str]:
     return [recipe, what, code(setting.replace("--vcr-", "")), *shown, seeds]
 
 
-def differences(chosen: Iterable[Result], start: Iterable[Result]) -> dict[str, Interval]:
+def differences(
+    recipe: str, chosen: Iterable[Result], start: Iterable[Result]
+) -> dict[str, Interval]:
     """By metric, of the seeds that have every data set on both sides; the mean over these sets."""
+    others = len(targets(parse(["--recipe", recipe]).dataset)) if recipe in recipes() else 0
     ours, theirs = ({(r.metric, r.data, r.seed): r.value for r in side} for side in (chosen, start))
     gaps: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for key in ours.keys() & theirs.keys():
         gaps[key[0]][key[-1]].append(ours[key] - theirs[key])
     found = {}
     for metric, seeds in gaps.items():
-        sets = max(map(len, seeds.values()))
-        found[metric] = paired(fmean(each) for each in seeds.values() if len(each) == sets)
+        sets = others if metric == OTHER else 1
+        if whole := [fmean(each) for each in seeds.values() if len(each) == sets]:
+            found[metric] = paired(whole)
     return found

@@ -21,14 +21,14 @@ picture. Where there is none, none could be read.
 
 **Verdict**: each interval is widened until all of a claim's hold together with 95 % (Bonferroni;
 claims are not corrected for one another), and speaks *for* or *against* where it then lies wholly
-beyond the claim's border: zero, half a point of loss where something "does not suffer", 5 times
-where 5 times are claimed. Shown is each as it is alone. *Holds* where some speak for the claim and
-none against, *does not hold* the other way round, both *in part* where others do neither; *mixed*
-where both occur; *undecided* where none speaks. Networks that are asked in two ways, as in the
-starvation row, speak where both agree. Fewer than five seeds are no evidence. A mean of pairs is
-shown beside them and does not speak: pairs share pictures and are not as many as they look. Times
-are of one day: from day to day ratios to the plain step have moved by up to 0.2, which is more than
-their intervals.
+beyond the claim's border: zero, or half a point of loss where something "does not suffer" (half a
+hundredth of a step where it "takes no longer"). Shown is each as it is alone. *Holds* where some
+speak for the claim and none against, *does not hold* the other way round, both *in part* where
+others do neither; *mixed* where both occur; *undecided* where none speaks. Networks that are asked
+in two ways, as in the starvation row, speak where both agree. Fewer than five seeds are no
+evidence. A mean of pairs is shown beside them and does not speak: pairs share pictures and are not
+as many as they look. Times are of one day: from day to day ratios to the plain step have moved by
+up to 0.2, which is more than their intervals.
 """
 
 SAID = {(True, False): " (*for*)", (False, True): " (*against*)", (False, False): "", None: ""}
@@ -44,9 +44,8 @@ def claims(results: Sequence[Result]) -> str:
             sides = speaking(found)
             lines = (f"{code(r.label)} {r.shown}{SAID[sides.get(i)]}" for i, r in enumerate(found))
             shown = "<br>".join(lines)
-            body.append(
-                [claim.says, claim.reported, shown, verdict(sides.values()), code(claim.command)]
-            )
+            said = verdict(sides.values()) if found else "not measured yet"
+            body.append([claim.says, claim.reported, shown, said, code(claim.command)])
         head = ["claim", "reported", "here", "verdict", "measured by"]
         link = f"[{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"
         parts.append(f"## {paper.title} ({link})\n\n{rows(head, body, right=len(head))}\n")
@@ -61,8 +60,6 @@ def speaking(found: Sequence[Row]) -> dict[int, tuple[bool, bool]]:
 
 def verdict(found: Collection[tuple[bool, bool]]) -> str:
     """What all rows of a claim say together, each for it, against it or neither."""
-    if not found:
-        return "not measured yet"
     speak = [sum(sides[i] for sides in found) for i in (0, 1)]
     if all(speak):
         said = "mixed"

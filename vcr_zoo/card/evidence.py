@@ -1,6 +1,7 @@
 """All that is known of one set of weights, and what a card still lacks."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +72,16 @@ class Evidence:
         }
 
 
+def budget(result: Result) -> int:
+    """With how many runs settings of fine-tuning were chosen; 0 if they were given."""
+    words = shlex.split(result.command)
+    return int(words[words.index("--budget") + 1]) if "--budget" in words else 0
+
+
 def curve_of(result: Result) -> str:
     """What all points of an accuracy's curve over depths have in common: the learning rate too,
     unless each depth has one that was chosen for it."""
-    chosen = Depth.tuned if "--budget" in result.command.split() else ()
+    chosen = Depth.tuned if budget(result) else ()
     return f"{len(chosen)} {key_of(result.settings, 'size', 'depth', *chosen)}"
 
 

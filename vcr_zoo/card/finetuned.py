@@ -12,9 +12,8 @@ from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
 from vcr_zoo.transfer.tuned import METHODS
 
-from .bearing import SEEDS
-from .evidence import FULL, SCRATCH
-from .gains import PAIR, declared, means, recipe_of
+from .evidence import FULL, SCRATCH, budget
+from .gains import PAIR, SEEDS, declared, means, recipe_of
 from .words import code, rows
 
 Means = Mapping[int, Result]  # by seed, over the data sets that are not the source
@@ -36,8 +35,8 @@ class Start(NamedTuple):
 
 def starts(results: Iterable[Result]) -> list[Start]:
     """Every pair that was fine-tuned alike on all sets that are not its source, beside the same
-    network from random weights, which may have learned longer; five seeds or more of each. Where
-    each seed has its run, it is the one that was compared as one of the pair."""
+    network from random weights, for every length that those learned for; five seeds or more of
+    each. Where each seed has its run, it is the one that was compared as one of the pair."""
     results = tuple(results)
     trained = {(r.model, r.seed): r.weights for r in results if r.command.startswith(PAIR)}
     arms: dict[tuple, list[Result]] = defaultdict(list)
@@ -54,19 +53,22 @@ def starts(results: Iterable[Result]) -> list[Start]:
         sets = targets(parse(["--recipe", vcr]).dataset) if vcr in recipes() else ()
         for model, study in [arm for way, *arm in arms if way == FULL and recipe_of(arm[0]) == vcr]:
             settings = json.loads(study)
-            scratch = (SCRATCH, control, key_of(settings, "epochs"))
             folder, slash, run = model.rpartition("/")
             beside = f"{folder}{slash}{run.replace(vcr, control)}"
-            wanted = (scratch, (FULL, beside, study), (FULL, model, study))
-            one = compared(vcr, settings, *(over(sets, arms.get(arm, ())) for arm in wanted))
-            made += [one] if one else []
+            both = [over(sets, arms.get((FULL, name, study), ())) for name in (beside, model)]
+            for way, name, how in list(arms):
+                alike = key_of(json.loads(how), "epochs") == key_of(settings, "epochs")
+                if (way, name) == (SCRATCH, control) and alike:
+                    scratch = over(sets, arms[way, name, how])
+                    one = compared(vcr, settings, json.loads(how)["epochs"], scratch, *both)
+                    made += [one] if one else []
     return made
 
 
 def shared_by(result: Result) -> str:
-    """The settings of a run that others must have to be compared with it."""
-    alone = ("epochs",) if result.protocol == SCRATCH else ()
-    return key_of(result.settings, *alone, *METHODS["full"].tuned)
+    """The settings of a run that others must have to be compared with it, and with how many runs
+    the rest was chosen."""
+    return key_of(result.settings | {"budget": budget(result)}, *METHODS["full"].tuned)
 
 
 def over(sets: Sequence[str], runs: Iterable[Result]) -> Means:
@@ -74,7 +76,9 @@ def over(sets: Sequence[str], runs: Iterable[Result]) -> Means:
     return {r.seed: r for r in means(runs, sets)} if sets else {}
 
 
-def compared(vcr: str, settings: dict, scratch: Means, control: Means, ours: Means) -> Start | None:
+def compared(
+    vcr: str, settings: dict, epochs: int, scratch: Means, control: Means, ours: Means
+) -> Start | None:
     """Seeds that saw the same pictures from all three starts, if there are enough."""
     seeds = [
         s
@@ -83,14 +87,11 @@ def compared(vcr: str, settings: dict, scratch: Means, control: Means, ours: Mea
     ]
     if len(seeds) < SEEDS:
         return None
-    epochs = {next(iter(scratch[s].settings.values()))["epochs"] for s in seeds}
-    if len(epochs) > 1:
-        return None
     return Start(
         vcr=vcr,
         runs=len({ours[s].weights for s in seeds}),
         settings=settings,
-        scratch_epochs=epochs.pop(),
+        scratch_epochs=epochs,
         from_scratch=fmean(scratch[s].value for s in seeds),
         from_control=fmean(control[s].value for s in seeds),
         from_vcr=fmean(ours[s].value for s in seeds),

@@ -14,6 +14,7 @@ from .words import MEASURES, Measure, measure, rows
 
 PAIR = "vcr-zoo pair "  # the command of every number of a pair trained anew
 START = " at the start"  # after a control's name: the weights that both networks began with
+SEEDS = 5  # fewer are no evidence
 OTHERS = "mean of {} other sets"  # what stands for a data set where several were averaged
 
 
@@ -77,10 +78,12 @@ class Paired:
         return control & vcr
 
     def headline(self, protocol: str, metric: str, on_source: bool) -> Gain | None:
-        """The gain on the source, or the mean one on the other data sets."""
+        """The gain on the source, or the mean one on the other data sets; None without the seeds
+        that make it evidence."""
         data = self.source if on_source else OTHERS.format(len(targets(self.source)))
         wanted = (protocol, metric, data)
-        return next((g for g in self.gains() if (g.protocol, g.metric, g.data) == wanted), None)
+        found = (g for g in self.gains() if (g.protocol, g.metric, g.data) == wanted)
+        return next((g for g in found if g.difference.n >= SEEDS), None)
 
     def over_start(self, name: str) -> "Paired | None":
         """One of both networks, and what it began with in the control's place, once for every

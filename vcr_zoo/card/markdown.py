@@ -11,9 +11,9 @@ from vcr_zoo.suite import targets
 from vcr_zoo.training.options import continues
 from vcr_zoo.zoo import Entry
 
-from .bearing import SEEDS, Known
+from .bearing import Known
 from .evidence import Evidence
-from .gains import Gain, Paired, comparison, means
+from .gains import SEEDS, Gain, Paired, comparison, means
 from .metadata import metadata
 from .stats import added, build, placements, stats, taken
 from .words import CONTINUED, HEADLINES, PART, POINT, WITHOUT_LABELS, code, of, rows, text
@@ -388,7 +388,7 @@ def lines(
 ) -> list[list[str]]:
     """A VCR network, its control and the gains, each with a cell for every column."""
     shown = [pair.headline(*column) for column in columns.values()]
-    seeds = max((len(g.seeds) for g in shown if g), default=0)
+    seeds = " to ".join(map(str, sorted({len(g.seeds) for g in shown if g})))
     return [
         [code(pair.vcr), *(cell(g, "vcr") for g in shown)],
         [code(pair.control), *(cell(g, "control") for g in shown)],

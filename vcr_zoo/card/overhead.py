@@ -5,7 +5,8 @@ from statistics import fmean
 
 from vcr_zoo.results import Result, paired
 
-from .bearing import SEEDS, steps
+from .bearing import steps
+from .gains import SEEDS
 from .words import rows
 
 ARMS = {

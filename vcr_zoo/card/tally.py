@@ -7,7 +7,7 @@ from vcr_zoo.results import Interval
 from vcr_zoo.suite import targets
 from vcr_zoo.training.options import UNTUNED
 
-from .bearing import SEEDS, sides
+from .bearing import sides
 from .evidence import REPRODUCE, Evidence
 from .words import HEADLINES, code, rows
 
@@ -23,7 +23,7 @@ def tally(founds: Iterable[Evidence]) -> str:
     for title in COUNTED:
         headline = HEADLINES[title]
         gains = {f.entry.name: f.compared.headline(*headline) for f in founds}
-        found = {n: g.difference for n, g in gains.items() if g and g.difference.n >= SEEDS}
+        found = {n: g.difference for n, g in gains.items() if g}
         known = [one for one in founds if one.entry.name in found]
         together = {name: one.among(len(found)) for name, one in found.items()}
         plain = {f.entry.name: found[f.entry.name] for f in known if as_offered(f.recipe)}

@@ -143,8 +143,10 @@ def brief(results: Sequence[Result]) -> str:
 def table(folder: Path, name: str, against: str, seeds: Sequence[int], options=()) -> str:
     """What was measured of both, with the mean over the data sets that are not the source; where
     they continue from weights, a second table of VCR and those."""
-    start = against + START
-    known = tuple(r for r in read(folder / RESULTS) if r.seed in seeds or r.model == start)
+    measured = [r for r in read(folder / RESULTS) if r.seed in seeds or r.model == against + START]
+    measured = [r for r in measured if r.command == command(name, against, r.seed, options)]
+    weights = {(r.model, r.seed): r.weights for r in measured}  # of the latest training
+    known = tuple(r for r in measured if r.weights == weights[r.model, r.seed])
     found = Paired(against, name, parse(["--recipe", name, *options]).dataset, known)
     shown = filter(None, [found, found.over_start(name)])
     return "\n\n".join(comparison(one.gains(), one.control, name) for one in shown)

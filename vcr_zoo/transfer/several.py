@@ -22,7 +22,7 @@ from .concat import concat, normalize, scaling
 from .matrix import fingerprint, group_numbers
 from .scores import scores
 
-JOINED = "side by side"
+JOINED, LONG = "side by side", "one long run"
 SHOWN = {"top1": 100, "per_class": 100, "log_loss": 1}  # metric: factor
 
 
@@ -81,7 +81,7 @@ def several(
     }
     if long:
         one = scaled([*raw, features(long, test, cache=cache)], [raw[0].x.shape[1]], per)
-        arms["one long run"] = arm(logits_of_each(*([split] for split in one)), y, test)
+        arms[LONG] = arm(logits_of_each(*([split] for split in one)), y, test)
     return arms, likeness
 
 
@@ -216,7 +216,7 @@ def records(
     alone = (long[0], weights_sha256(long[1])) if long else None
     found = []
     for name, one in arms.items():
-        model, weights = alone if name == "one long run" else (" + ".join(names), whole)
+        model, weights = alone if name == LONG else (" + ".join(names), whole)
         for metric, value in one.metrics[0].items():
             result = Result(
                 model=model,
