@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import os
@@ -119,6 +120,23 @@ def test_cache_gives_back_the_same(model, images, tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == file.stat().st_size
     assert torch.equal(first.x, again.x) and torch.equal(first.y, again.y)
     assert again.classes == first.classes
+
+
+def test_a_cache_that_cannot_be_written_is_read(model, images, tmp_path, monkeypatch):
+    """And what is not in it is computed and not kept."""
+    first = features(model, images, cache=tmp_path)
+
+    @contextlib.contextmanager
+    def locked(path):
+        raise PermissionError(path)
+        yield
+
+    monkeypatch.setattr(module, "lock", locked)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "compute", None)
+        assert torch.equal(features(model, images, cache=tmp_path).x, first.x)
+    elsewhere = features(model, images, cache=tmp_path / "other")
+    assert torch.equal(elsewhere.x, first.x) and not [*tmp_path.glob("other/*")]
 
 
 def test_who_asks_at_the_same_moment_waits_for_the_first(model, images, tmp_path, monkeypatch):

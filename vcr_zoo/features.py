@@ -23,7 +23,7 @@ from vcr_zoo.data import Batches, Images, baseline
 from vcr_zoo.data.cache import lock
 from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import find
-from vcr_zoo.results import closest, versions
+from vcr_zoo.results import closest, closest_path, versions
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,22 @@ def features(
         split = getattr(images, "split", None)
         which = f": the {split} split of {images.name} is empty; add pictures" if split else ""
         raise ValueError(f"no pictures to compute features of{which}")
+    asked = (model, images, placement, batch_size, device)
     if cache is None or not hasattr(images, "fingerprint"):
-        return compute(model, images, placement, batch_size, device)
+        return compute(*asked)
     key = cache_key(model, images, placement, device)
     folder = Path(cache).expanduser()
     path = folder / f"{key}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / f".{key[:2]}.lock"):  # who asks for the same at this moment waits for it
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock(folder / f".{key[:2]}.lock"))  # who asks for the same waits
+        except OSError:  # a cache that others keep, to be read and no more
+            return read(path) if path.exists() else compute(*asked)
         if path.exists():
             with contextlib.suppress(SafetensorError):  # damaged: computed again
                 return read(path)
-        write(path, compute(model, images, placement, batch_size, device))
+        write(path, compute(*asked))
     return read(path)
 
 
@@ -321,7 +326,8 @@ def find_model(name_or_path: str | Path) -> None:
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         known = {*timm.list_models(), *timm.list_pretrained()}
-        raise LookupError(f"no model and no file is called {name!r}.{closest(name, known)}")
+        near = closest_path(path, Path.is_dir) if "/" in name else closest(name, known)
+        raise LookupError(f"no model and no file is called {name!r}.{near}")
     tagged = timm.list_pretrained(f"{architecture}.*")
     if name not in (architecture, *tagged) or not tagged:
         there = f" There are: {', '.join(tagged)}." if tagged else " Name a checkpoint instead."

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LARGEST = 2**27  # similarities held at a time: half a gigabyte
 CHUNK = 2048  # vectors at a time, so that their similarities to a whole bank fit into memory
 
 
@@ -42,7 +43,8 @@ def neighbor_votes(
         raise ValueError(f"k = {k} and temperature {temperature} must be positive")
     bank = F.normalize(bank)
     votes = x.new_zeros(len(x), classes)
-    for part, out in zip(x.split(CHUNK), votes.split(CHUNK), strict=True):
+    chunk = max(1, min(CHUNK, LARGEST // len(bank)))
+    for part, out in zip(x.split(chunk), votes.split(chunk), strict=True):
         similarity, nearest = (F.normalize(part) @ bank.T).topk(min(k, len(bank)))  # (m, k) each
         weights = (similarity / temperature).softmax(dim=1)
         out.scatter_add_(1, labels[nearest], weights)

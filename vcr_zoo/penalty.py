@@ -538,7 +538,8 @@ def gram(h: Tensor) -> Tensor:
     """HᵀH with sums in float32 or better: (..., n, d) -> (..., d, d), or, in half precision,
     (n, d) -> (d, d)."""
     if h.is_cuda and h.dtype in (torch.float16, torch.bfloat16):
-        if torch.__version__ >= (2, 8):
+        plainly = torch.version.hip is None and not torch.compiler.is_compiling()
+        if plainly and torch.__version__ >= (2, 8):
             return torch.mm(h.T, h, out_dtype=torch.float32)
         h = h.float()
     if h.dtype == torch.float16:  # a sum of squares soon passes 65,504

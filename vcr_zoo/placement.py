@@ -101,7 +101,8 @@ class Trace:
                 self.run("cpu")
             except refusals as error:
                 raise ValueError(
-                    f"{type(model).__name__} does not take images of {self.input_size}: {error}"
+                    f"{type(model).__name__} does not take images of {self.input_size} (channels, "
+                    f"height, width; input_size=... says others): {error}"
                 ) from error
 
     def run(self, device: str) -> None:

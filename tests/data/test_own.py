@@ -1,7 +1,11 @@
 """Folders, shards and the Hub's format: one's own pictures behind the same rules."""
 
 import io
+import os
+import shutil
 import tarfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,11 +297,59 @@ def test_parts_without_one_to_train_on_are_refused(tmp_path):
         load(f"folder/{tmp_path / 'own'}@16")
 
 
+def test_a_picture_is_in_the_same_part_at_every_size(tmp_path):
+    """Else a network that learned at one would be tested at another on what it learned from; also
+    where files that differ show the same."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 40)
+    for index in range(8):
+        first = tmp_path / "own" / "ape" / f"{index}.png"
+        Image.open(sorted(first.parent.iterdir())[index]).save(first.with_suffix(".bmp"))
+    names = [f"folder/{tmp_path / 'own'}@{size}" for size in (16, 24)]
+    for read in (load, partial(load, split="validation"), load_test):
+        small, large = (read(name) for name in names)
+        assert small.groups.tolist() == large.groups.tolist()
+    groups = [*load(names[0]).groups, *load(names[0], "validation").groups]
+    both = {*groups} & {*load_test(names[0]).groups}
+    assert len({*groups}) < len(groups) and not both
+
+
+def test_too_little_space_is_said_before_anything_is_read(tmp_path, monkeypatch):
+    """A map into a file that the disk has no blocks for ends the process."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 4)
+    usage = shutil.disk_usage(tmp_path)._replace(free=2 * 8 * 16 * 16 * 3 - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match=r"GB free, and the pictures take.*VCR_ZOO_CACHE"):
+        load(f"folder/{tmp_path / 'own'}@16")
+
+
+def test_what_is_no_picture_is_counted_and_what_is_hidden_passed_over(tmp_path, capsys):
+    """Phones write other formats, Macs a shadow beside every file."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 8)
+    for name in ("._1.png", ".DS_Store", "a.heic", "b.heic", "notes"):
+        (tmp_path / "own" / "ape" / name).write_bytes(b"no picture")
+    name = f"folder/{tmp_path / 'own'}@16"
+    before = own.listing(tmp_path / "own")
+    assert sum(len(load(name, part)) for part in ("train+validation",)) + len(load_test(name)) == 16
+    assert "2 .heic, 1 without ending left out" in capsys.readouterr().err
+    (tmp_path / "own" / "bee" / ".DS_Store").write_bytes(b"")
+    assert own.listing(tmp_path / "own") == before
+
+
+def test_a_name_that_is_no_text_is_a_name(tmp_path):
+    """Linux takes any bytes, as of archives from another system."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 8)
+    odd = os.fsdecode(os.fsencode(tmp_path / "own" / "ape") + b"/caf\xe9.png")
+    write_picture(Path(odd), 77)
+    name = f"folder/{tmp_path / 'own'}@16"
+    assert len(load(name, "train+validation")) + len(load_test(name)) == 17
+
+
 def test_pictures_behind_links_are_looked_at_too(tmp_path):
+    """At any depth, for programs that walk folders do not follow them by themselves."""
     write_tree(tmp_path / "elsewhere", ("ape", "bee"), 20)
-    (tmp_path / "own").mkdir()
-    for name in ("ape", "bee"):
-        (tmp_path / "own" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "own" / "bee").mkdir(parents=True)
+    (tmp_path / "own" / "ape").symlink_to(tmp_path / "elsewhere" / "ape")
+    (tmp_path / "own" / "bee" / "more").symlink_to(tmp_path / "elsewhere" / "bee")
     name = f"folder/{tmp_path / 'own'}@16"
     before = sum(len(load(name, part)) for part in ("train", "validation")) + len(load_test(name))
     write_picture(tmp_path / "elsewhere" / "ape" / "new.png", 991)

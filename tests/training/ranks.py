@@ -41,7 +41,8 @@ def gradients(argv: list[str], out: str) -> None:
 
 
 def training(argv: list[str], out: str) -> None:
-    train(parse(argv), progress=False)
+    rank = os.environ.get("RANK", "0")
+    train(parse([word.replace("{rank}", rank) for word in argv]), progress=False)
 
 
 def main() -> None:

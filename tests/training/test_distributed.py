@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vcr_zoo.training import parse
+from vcr_zoo.training import parse, train
 from vcr_zoo.training.distributed import start
 from vcr_zoo.training.wiring import finish, wire
 
@@ -74,6 +74,19 @@ def test_ranks_begin_with_the_same_weights(small):
         ema = parts.task.get_trainable_module(ema=True)
         found.append(torch.cat([w.flatten() for w in ema.parameters()]))
     assert found[0].equal(found[1])
+
+
+def test_ranks_that_would_begin_at_different_epochs_are_refused(small, tmp_path):
+    """As where every machine has a disk of its own, of which one alone has the checkpoint."""
+    argv = small("--epochs", "1", "--experiment", "run", "--output", str(tmp_path / "0"))
+    train(parse(argv), progress=False)
+    on = [*argv, "--epochs", "2", "--resume", "auto", "--output", str(tmp_path / "{rank}")]
+
+    (report,), said = on_ranks({"task": "training", "argv": on, "out": "", "ranks": 2})
+
+    assert report["codes"] == [1, 1]
+    assert said.count("ValueError: the ranks found different checkpoints") == 2, said
+    assert "(rank 0: epoch 0; rank 1: no checkpoint)" in said, said
 
 
 def test_when_a_rank_dies_the_others_say_which(small):

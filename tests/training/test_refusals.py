@@ -29,6 +29,7 @@ def refused(argv: list[str], kind: type, complaint: str) -> None:
         (("--vcr-alpha", "-1"), ValueError, "--vcr-alpha must not be negative"),
         (("--vcr-beta", "-0.5"), ValueError, "--vcr-beta must not be negative"),
         (("--vcr-alpha", "1", "--vcr-layers", "layr4"), LookupError, "layr4.*layer4"),
+        (("--vcr-layers", "pooled", "--vcr-share", "0.3"), ValueError, "vcr-share without weights"),
         (("--vcr-alpha", "nan"), ValueError, "--vcr-alpha must not be negative, but is nan"),
         (("--vcr-rows", "1"), ValueError, "two samples or more"),
         (("--epochs", "0"), ValueError, "--epochs must be positive, but is 0"),
@@ -212,6 +213,12 @@ def test_a_folder_that_holds_a_run_is_not_written_over(small, tmp_path):
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns == before
     train(parse(small("--epochs", "1", "--overwrite")), progress=False)
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns > before
+
+    (tmp_path / "run").rename(tmp_path / "disk")
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "recovery-30-1.pth.tar").write_bytes(b"of the old run, and later")
+    train(parse(small("--epochs", "1", "--overwrite")), progress=False)
+    assert not (tmp_path / "disk" / "recovery-30-1.pth.tar").exists()
 
 
 def test_the_program_says_it_in_a_line(small, capsys):

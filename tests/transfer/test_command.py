@@ -42,7 +42,7 @@ def test_a_network_to_compare_with_is_fine_tuned_too(known, tmp_path, capsys):  
     assert {r.model for r in read(out)} == {str(known[0]), str(known[1])}
     *_, table, last = capsys.readouterr().out.split("\n\n")
     table = table.splitlines()
-    assert table[0].rstrip().endswith(f"minus {known[1]} [95 %]")
+    assert table[0].rstrip().endswith(f"minus {known[1]} [95 % over draws, of one pretraining run]")
     assert str(out) in last and "--folder" in last
     assert ["[" in row for row in table[1:]] == [True, False]
 

@@ -1,3 +1,4 @@
+import argparse
 import copy
 from dataclasses import replace
 
@@ -5,8 +6,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.data import resolve_data_config
 
 from vcr_zoo.features import load_model
+from vcr_zoo.training.checkpoint import LAST
 from vcr_zoo.transfer.depth import Depth
 from vcr_zoo.transfer.dr_tune import DRTune
 from vcr_zoo.transfer.finetune import Finetuner, Settings, check, predict, settings_from
@@ -72,6 +75,27 @@ def test_a_folder_with_another_run_is_refused_unless_overwritten(tmp_path):
         run_of(settings=other, folder=tmp_path)
 
     assert run_of(settings=other, folder=tmp_path, overwrite=True).epoch == 0
+
+
+def test_another_network_s_folder_is_not_written_over(tmp_path):
+    """Whether training left it or `pull`."""
+    (tmp_path / "pulled").mkdir()
+    (tmp_path / "pulled" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "trained").mkdir()
+    torch.save({"model": {}, "args": argparse.Namespace()}, tmp_path / "trained" / LAST)
+    for folder in ("pulled", "trained"):
+        with pytest.raises(FileExistsError, match=f"{folder} holds a network .* --overwrite"):
+            run_of(folder=tmp_path / folder)
+    assert (tmp_path / "pulled" / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_network_wants_pictures_as_it_learned_them(tmp_path):
+    """Whole squares, whatever the network that it began with was shown."""
+    model = resnet()
+    model.pretrained_cfg |= {"crop_pct": 0.875, "interpolation": "bicubic"}
+    tuned(model=model, folder=tmp_path)
+    config = resolve_data_config(model=load_model(tmp_path))
+    assert (config["crop_pct"], config["interpolation"]) == (1.0, "bilinear")
 
 
 def test_the_best_epoch_on_validation_is_kept():

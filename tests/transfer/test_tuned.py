@@ -190,7 +190,7 @@ def test_the_table_compares_networks_where_one_is_named():
     }
     head, *lines = table(measured, against="control").splitlines()
 
-    assert head.endswith("minus control [95 %]")
+    assert head.endswith("minus control [95 % over draws, of one pretraining run]")
     assert lines[0].endswith(str(paired([10, 5]))) and lines[1].endswith(str(paired([-1, -2])))
     assert not any("[" in line for line in lines[2:])
 

@@ -129,13 +129,25 @@ def entry_called(name: str, entries: Mapping[str, Entry]) -> Entry:
     return entries[name]
 
 
+def misspelled(name: str, license: str) -> list[str]:
+    """What is wrong with a name and a licence, in words."""
+    wrong = []
+    if not NAME.fullmatch(name):
+        wrong.append(f"{name!r} is no name of letters, digits, '_' and one '.'")
+    if not LICENSE.fullmatch(str(license)):
+        wrong.append(f"its license {license!r} is no licence's identifier, as mit is")
+    return wrong
+
+
+def check_words(name: str, license: str) -> None:
+    """Refuse a name and a licence that no card can state, with a ValueError."""
+    if wrong := misspelled(name, license):
+        raise ValueError("; ".join(wrong))
+
+
 def lacking(found: Evidence) -> list[str]:
     """What a card must state and cannot, in words."""
-    entry, missing = found.entry, []
-    if not NAME.fullmatch(entry.name):
-        missing.append(f"{entry.name!r} is no name of letters, digits, '_' and one '.'")
-    if not LICENSE.fullmatch(str(entry.license)):
-        missing.append(f"its license {entry.license!r} is no licence's identifier, as mit is")
+    entry, missing = found.entry, misspelled(found.entry.name, found.entry.license)
     if not SHA256.fullmatch(str(entry.sha256)):
         missing.append("its sha256 is not one of 64 digits")
     if not described(found.recipe["dataset"]).publishable:

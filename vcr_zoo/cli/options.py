@@ -59,8 +59,12 @@ def add_loop_options(parser) -> None:
     parser.add_argument("--epochs", type=int, help="(default: 20)")
     parser.add_argument("--lr", type=float, help="learning rate (default: 1e-3)")
     parser.add_argument("--batch-size", type=int, help="(default: 32)")
-    parser.add_argument("--vcr-alpha", type=float, help="VCR while fine-tuning: variance weight")
-    parser.add_argument("--vcr-beta", type=float, help="and its covariance weight")
+    parser.add_argument("--vcr-alpha", type=float, help="VCR while fine-tuning, variance weight")
+    parser.add_argument(
+        "--vcr-beta",
+        type=float,
+        help="and covariance weight; at blocks unless --set vcr_layers=pooled",
+    )
     parser.add_argument("--device", help="(default: cpu)")
     parser.add_argument(
         "--set",

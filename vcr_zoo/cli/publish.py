@@ -23,12 +23,14 @@ def run_package(args) -> None:
     from pathlib import Path
 
     from vcr_zoo import zoo
-    from vcr_zoo.training.options import recipes
-    from vcr_zoo.training.settle import check_recipe
+    from vcr_zoo.card.evidence import check_words
+    from vcr_zoo.training.settle import check_recipe, settled
 
-    run = Path(args.run_folder)
-    if args.name in recipes():
-        check_recipe(run, args.name)
+    run, recipe = Path(args.run_folder), settled(args.name)
+    check_recipe(run, args.name)
+    check_words(args.name, args.license)  # refused now, since later no card could be made
+    if (recipe.vcr_alpha or recipe.vcr_beta) and not args.control:
+        raise ValueError(f"{args.name} has VCR: give its control, --control NAME")
     entry = zoo.package(run, args.name, license=args.license, control=args.control)
     print(f"{entry.file}: {entry.file.stat().st_size:,} bytes, sha256 {entry.sha256}")
 

@@ -1,5 +1,6 @@
 """One cache format: uint8 arrays to map into memory, beside a JSON header; complete or absent."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -20,6 +21,7 @@ from .fetch import fetch, files_below, in_folder, scratch, sweep
 
 FORMAT = 3  # raised when what is built from the same files changes
 LARGEST = 1 << 29  # bytes of one unpacked file; far more than any has here
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 CHUNK = 4096  # pictures held in memory while writing
 
 
@@ -263,7 +265,7 @@ def write(row: Dataset, pictures: Pictures, place: Path) -> None:
         "mean": mean,
         "std": std,
     }
-    (place / "header.json").write_text(json.dumps(header, indent=1, ensure_ascii=False))
+    (place / "header.json").write_text(json.dumps(header, indent=1))
 
 
 def without_leaks(pictures: Pictures) -> Pictures:
@@ -367,7 +369,10 @@ def replace(new: Path, place: Path, work: Path) -> None:
 
 @contextmanager
 def lock(path: Path):
-    """One builder at a time; the system lets go when the process ends, however it ends."""
+    """One builder at a time; the system lets go when the process ends, however it ends.
+
+    Where a file system knows no locks, as Lustre may not, nobody waits and that is said.
+    """
     import fcntl
 
     with path.open("w") as handle:
@@ -376,6 +381,10 @@ def lock(path: Path):
         except BlockingIOError:
             say("waiting for another process that is building in the cache")
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            say(f"{path.parent} cannot be locked ({error.strerror}): build in it one at a time")
         yield
 
 

@@ -103,7 +103,10 @@ def load(
         OSError: if the set is not here and no route leads to it.
     """
     if split == "test":
-        raise ValueError("the test part is read by load_test(name), once, after every choice")
+        raise ValueError(
+            "the test part is read by load_test(name), once, after every choice; for anything else "
+            f"there are {', '.join(SPLITS)}"
+        )
     if split not in SPLITS:
         raise ValueError(f"no part {split!r}: there are {', '.join(SPLITS)}")
     return _open(name, split, level, folder)

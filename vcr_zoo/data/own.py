@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,8 @@ from .pictures import Labelled, gathered
 from .split import share_of_each_class
 
 SIZE = 224
-CUT = "each class; Train is train"  # how parts are made: cached under another, it is read again
+# How parts are made; what is cached under another way is read again.
+CUT = "each class; Train is train; by content of files"
 TEST_SHARE = 0.3
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"}
 PARTS = {  # what folders and shards of parts are called, by timm too
@@ -67,7 +69,7 @@ def described(name: str) -> Dataset:
     kind, place, size = parsed(name)
     of_the_hub = kind == "hfds" and not Path(place).is_dir()
     where = place if of_the_hub else Path(place).absolute()
-    digest = hashlib.sha256(f"{kind} {where} {size}".encode())
+    digest = hashlib.sha256(os.fsencode(f"{kind} {where} {size}"))
     return Dataset(
         name=f"{kind}-{digest.hexdigest()[:16]}",
         shows=kind,
@@ -83,16 +85,23 @@ def described(name: str) -> Dataset:
 
 
 def listing(place: Path) -> str:
-    """sha256 of the names, sizes and times of a folder's files, those behind links too, or of one
-    file's."""
+    """sha256 of the names, sizes and times of a folder's files, or of one file's."""
     total = hashlib.sha256()
-    walked = os.walk(place, followlinks=True)
-    below = (Path(folder, name) for folder, _, names in walked for name in names)
-    for path in sorted(below) if place.is_dir() else [place]:
-        if path.is_file():
-            stat = path.stat()
-            total.update(f"{path.relative_to(place)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    for path in below(place) if place.is_dir() else [place]:
+        stat = path.stat()
+        line = f"{path.relative_to(place)} {stat.st_size} {stat.st_mtime_ns}\n"
+        total.update(os.fsencode(line))
     return total.hexdigest()
+
+
+def below(place: Path) -> list[Path]:
+    """Files of a folder and of folders in it, those behind links too; without hidden ones, which
+    programs leave for themselves."""
+    found = []
+    for folder, folders, names in os.walk(place, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
 
 
 def make(kind: str, place: str, size: int, work: Path, folder: Path | None) -> Pictures:
@@ -130,12 +139,14 @@ def from_folder(place: str) -> tuple[list[str], list[Labelled]]:
         if parts and len(parts) == len(tops):
             raise ValueError(f"{root} has {', '.join(parts)} and no train folder: name one train")
         parts = {"": ""}
-    found, empty = [], []
+    found, empty, others = [], [], Counter()
     for top, part in parts.items():
         for folder in sorted(path for path in (root / top).iterdir() if path.is_dir()):
             if folder.name.startswith("."):  # what programs leave for themselves
                 continue
-            paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in ENDINGS]
+            files = below(folder)
+            paths = [path for path in files if path.suffix.lower() in ENDINGS]
+            others.update(path.suffix for path in files if path.suffix.lower() not in ENDINGS)
             found += [(path, folder.name, part) for path in paths]
             empty += [folder] if not paths and part in ("", "train") else []
     classes = sorted({label for _, label, _ in found})
@@ -147,6 +158,9 @@ def from_folder(place: str) -> tuple[list[str], list[Labelled]]:
             f"without pictures (files ending in {', '.join(sorted(ENDINGS))}); add some, or remove "
             "the folder"
         )
+    if others:
+        counted = ", ".join(f"{n} {ending or 'without ending'}" for ending, n in others.items())
+        say(f"{root}: {counted} left out, since pictures end in {', '.join(sorted(ENDINGS))}")
     number = {label: index for index, label in enumerate(classes)}
     items = [Labelled(str(path), path, number[label], part) for path, label, part in found]
     return classes, items
@@ -160,7 +174,8 @@ def from_shards(place: str) -> tuple[list[str], list[Labelled]]:
     """
     root = Path(place)
     items = []
-    for shard in sorted(root.rglob("*.tar")) if root.is_dir() else [root]:
+    shards = [path for path in below(root) if path.suffix == ".tar"] if root.is_dir() else [root]
+    for shard in shards:
         words = [*re.split("[-_.]", shard.name), shard.parent.name]
         part = next((PARTS[word.lower()] for word in words if word.lower() in PARTS), "")
         try:

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import math
+import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -80,11 +82,13 @@ def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work:
     """Photographs as squares of `size` pixels, on disk from the first to the last.
 
     Resized to `size` by the shorter side and cropped in the middle, as timm evaluates. Equal
-    pictures, compared after that, form one group.
+    pictures, compared after that, form one group. Its name comes from a file's content, so that a
+    picture is in the same part at every size.
 
     Raises:
         ValueError: naming the first picture that does not decode or has a label that is no class,
             or if there are no pictures, or fewer than two classes.
+        OSError: if there is no space for them.
     """
     if not items or len(set(item.label for item in items)) < 2:
         raise ValueError(f"{len(items)} pictures of {len(classes)} classes; two classes are needed")
@@ -95,18 +99,53 @@ def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work:
                 f"{len(classes)} classes; hidden labels are of no use here"
             )
     shape = (len(items), size, size, 3)
-    x = np.lib.format.open_memmap(work / "all.npy", "w+", dtype=np.uint8, shape=shape)
+    enough(2 * math.prod(shape), work)  # all of them, and then each part
+    x, names = np.lib.format.open_memmap(work / "all.npy", "w+", dtype=np.uint8, shape=shape), []
     for index, item in enumerate(tqdm(items, desc="reading", leave=False, disable=None)):
-        x[index] = cropped(opened(Item(item.name, item.source, "", "")), size)
+        source = content(item)
+        x[index] = cropped(opened(Item(item.name, lambda source=source: source, "", "")), size)
+        whole = source.tobytes() if isinstance(source, Image.Image) else source
+        names.append(hashlib.sha256(whole).hexdigest()[:16])
     part = np.array([item.part for item in items])
     return Pictures(
         x=x,
         y=np.array([item.label for item in items], dtype=np.int64),
         classes=tuple(classes),
-        groups=np.array(content_groups(x)),
+        groups=np.array(first_of_equals(names, content_groups(x))),
         test=part == "test" if "test" in part else None,
         validation=part == "validation" if "validation" in part else None,
     )
+
+
+def enough(size: int, folder: Path) -> None:
+    """Refuse to begin what a disk has no space for: files that are mapped into memory would end
+    the process without a word when it is full.
+
+    Raises:
+        OSError: saying how much is needed.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(
+            f"{folder.parent} has {free / 1e9:.1f} GB free, and the pictures take "
+            f"{size / 1e9:.1f}: set VCR_ZOO_CACHE to a folder on a larger disk"
+        )
+
+
+def content(item: Labelled) -> bytes | Image.Image:
+    """A picture's file, or the picture where it comes without one."""
+    try:
+        return item.source() if callable(item.source) else item.source.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"picture {item.name} cannot be read: {error}") from None
+
+
+def first_of_equals(names: Sequence[str], equal: Sequence[str]) -> list[str]:
+    """For each picture the smallest name of those that have the same mark in `equal`."""
+    first: dict[str, str] = {}
+    for name, mark in zip(names, equal, strict=True):
+        first[mark] = min(name, first.get(mark, name))
+    return [first[mark] for mark in equal]
 
 
 def cropped(picture: Image.Image, size: int) -> np.ndarray:

@@ -18,9 +18,7 @@ class Arrays(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            from numpy._core.multiarray import _reconstruct
-
-            return _reconstruct
+            return np.zeros(0).__reduce__()[0]  # numpy's own, wherever this version keeps it
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
         raise pickle.UnpicklingError(f"a pickle of arrays asks for {module}.{name}; refused")

@@ -47,7 +47,8 @@ def write(path: str | Path, save: Callable[[Path], None]) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         save(part)
-        part.chmod(0o666 & ~umask())  # safetensors keeps its files to their owner
+        with contextlib.suppress(PermissionError):  # of a share whose files have one owner
+            part.chmod(0o666 & ~umask())  # safetensors keeps its files to their owner
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -170,7 +171,7 @@ class Saver(CheckpointSaver):
         try:
             os.link(src, part)
         except OSError:
-            shutil.copy2(src, part)
+            shutil.copyfile(src, part)
         part.replace(dst)
         part.unlink(missing_ok=True)  # renaming onto another name of the same file leaves both
 

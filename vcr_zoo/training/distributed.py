@@ -89,6 +89,27 @@ class Together:
         dist.gather_object(mine, everyone, dst=0, group=self.group)
         return everyone
 
+    def agree(self, where) -> None:
+        """Refuse to begin at different epochs and batches, which checkpoints on each machine's own
+        disk would lead to.
+
+        Raises:
+            ValueError: on every rank, if one begins elsewhere.
+        """
+        if self.group is None:
+            return
+        everyone = [None] * self.args.world_size
+        dist.all_gather_object(everyone, where, group=self.group)
+        if len(set(everyone)) > 1:
+            found = "; ".join(
+                f"rank {rank}: {f'epoch {each[0]}' if each else 'no checkpoint'}"
+                for rank, each in enumerate(everyone)
+            )
+            raise ValueError(
+                f"the ranks found different checkpoints to go on from ({found}): --output must be "
+                "a folder that all machines share"
+            )
+
     @contextmanager
     def losing_nobody(self) -> Iterator[None]:
         """Turn a broken connection into an error that says which rank went away."""

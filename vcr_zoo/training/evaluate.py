@@ -1,5 +1,6 @@
 """How well a classifier does on a split, and what it says of single pictures."""
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from vcr_zoo.results import closest_path
 from .loading import evaluation_loader
 from .options import parse
 from .sources import class_names, open_split
+
+log = logging.getLogger(__name__)
 
 matplotlib.use("Agg")
 
@@ -54,7 +57,15 @@ def open_pictures(data: str, split: str = "validation", level: str = "fine", cha
         return images
     where = ["--dataset", data] if is_named(data) else ["--data-dir", data]
     args = parse([*where, "--label-level", level])
-    return open_split(args, split, channels, training=False)
+    images = open_split(args, split, channels, training=False)
+    root = getattr(getattr(images, "reader", None), "root", None)
+    if root is not None and Path(root) == Path(data):
+        log.warning(
+            "%s has no %s folder: all of its pictures are taken, also those that a network learned "
+            "from; --data folder/%s --split test takes those that fine-tuning leaves for the end",
+            *(data, split, data),
+        )
+    return images
 
 
 def evaluate(

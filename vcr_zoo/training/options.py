@@ -350,8 +350,15 @@ def parser() -> argparse.ArgumentParser:
     for title, rows in OPTIONS.items():
         group = made.add_argument_group(title)
         for names, settings in rows:
-            group.add_argument(*names, **settings)
+            group.add_argument(*names, **settings | {"help": described(settings)})
     return made
+
+
+def described(settings: dict) -> str | None:
+    """What an option's line of --help says, with its default where there is one."""
+    if settings.get("default") in (None, "", []):
+        return settings.get("help")
+    return f"{settings.get('help', '')} (default: %(default)s)".lstrip()
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -425,6 +432,8 @@ def checked(made: argparse.ArgumentParser, values: dict) -> dict:
     unknown = [key for key in values if key not in actions]
     if unknown:
         near = closest(str(unknown[0]).replace("-", "_"), actions)
+        if unknown[0] == "vcr":
+            near = f" --vcr stands for {' '.join(UNTUNED)}: give these three."
         raise ValueError(f"unknown key '{unknown[0]}' in the configuration.{near}")
     return {key: _typed(actions[key], value) for key, value in values.items()}
 

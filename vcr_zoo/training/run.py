@@ -67,6 +67,9 @@ def train(
         loggers = Loggers(args)
         found = resumed_from(args, folder)
         content = checkpoint.read(found) if found else None
+        together.agree(
+            content and (content.get("epoch"), content.get("vcr_zoo", {}).get("batches"))
+        )
         if found and args.rank == 0:
             log.info("Going on from %s", found)
         parts = wired(args, device)
@@ -207,9 +210,10 @@ def _saver(parts: Parts, folder: Path, content, found, start: tuple) -> checkpoi
     """The run's folder, with its options written down, and what saves into it from an epoch and
     batch on."""
     inside = content and folder.resolve() in found.resolve().parents  # or in a folder of its own
-    if parts.args.overwrite and not inside:  # only now that nothing can be refused any more
-        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    if parts.args.overwrite and not inside:  # only now that nothing can be refused any more
+        for old in folder.iterdir():  # one by one: the folder may be a link
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
     written = options.as_yaml(parts.args)
     checkpoint.write(folder / "args.yaml", lambda part: part.write_text(written))
     saver = checkpoint.Saver(parts, folder)

@@ -61,6 +61,7 @@ PLACES = set(  # options that say where and how a run is done, not what it compu
     "data_dir log_interval log_tensorboard log_wandb log_trackio recovery_interval save_images "
     "checkpoint_hist validation_batch_size".split()
 )
+SHAPES = ("vcr_layers", "vcr_share", "vcr_variant", "vcr_schedule")  # of VCR, with weights only
 BY_THE_DATA = ("num_classes", "mean", "std", "lr")  # what a run settles where it is left open
 
 VIEWS = {"scale": [0.2, 1.0], "color_jitter": 0.4, "color_jitter_prob": 0.8, "grayscale_prob": 0.2}
@@ -91,6 +92,12 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
     known = list_optimizers()
     one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
     regularizes = any((args.vcr_alpha, args.vcr_beta))
+    shaped = [f"--{name.replace('_', '-')}" for name in SHAPES if name in args.given]
+    if shaped and not {"vcr_alpha", "vcr_beta"} & {*args.given}:
+        raise ValueError(
+            f"{', '.join(shaped)} without weights would switch nothing on: add --vcr, or "
+            "--vcr-alpha and --vcr-beta"
+        )
     if regularizes and get_optimizer_info(args.opt.removeprefix("lookahead_")).second_order:
         raise ValueError(
             f"--opt {args.opt} differentiates gradients again, which the penalty's closed form "
@@ -266,9 +273,12 @@ def check_recipe(run: Path, name: str, *options: str) -> None:
 
     Raises:
         LookupError: for a name without a recipe.
+        FileNotFoundError: for a folder that no training wrote.
         ValueError: naming the options that differ.
     """
     wanted = settled(name, *options)
+    if not (run / "args.yaml").exists():
+        raise FileNotFoundError(f"{run} is no folder of a run: it lacks training's args.yaml")
     by_the_device = () if "amp_dtype" in wanted.given else ("amp_dtype",)
     theirs = yaml.safe_load(as_yaml(wanted))
     usual = yaml.safe_load(as_yaml(parse([])))  # of options that the run did not know of

@@ -63,8 +63,9 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
         raise ValueError("no data: give --data-dir FOLDER, or --dataset NAME")
     if not args.dataset and not Path(args.data_dir).exists():
         raise ValueError(
-            f"{args.data_dir} does not exist: give a folder with train/CLASS and validation/CLASS, "
-            "or --dataset NAME (`vcr-zoo data list` shows names)"
+            f"{args.data_dir} does not exist.{meant(args.data_dir)} Give a folder with train/CLASS "
+            "and validation/CLASS, as folder/PATH@PIXELS pictures of one that are kept so, or a "
+            "data set by its name (`vcr-zoo data list` shows them)"
         )
     if not args.dataset:
         _check_split(Path(args.data_dir), split)

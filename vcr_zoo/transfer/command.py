@@ -50,7 +50,13 @@ def options_of(words: Sequence[str], given: dict) -> tuple[tuple[str, object], .
             value = float(text)
             value = int(value) if value.is_integer() and "." not in text else value
         except ValueError:
-            value = yaml.safe_load(text)
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise ValueError(
+                    f"--set {word}: {text!r} is no value; quote a list with spaces, as in "
+                    "'input_size=[3, 64, 64]'"
+                ) from None
         owner, dot, short = name.rpartition(".")
         key = owner + dot + short.replace("-", "_")
         found[key] = tuple(value) if isinstance(value, list) else value
@@ -106,6 +112,7 @@ def finetune(
         )
         if folder is not None:
             print(f"timm.create_model('local-dir:{kept}', pretrained=True)")
+            print(f"vcr-zoo predict {shlex.quote(str(kept))} PICTURE")
     if len(measured) > 1:
         first = "full" if "full" in methods else methods[0]
         print(f"\n{table(measured, first, against)}")

@@ -169,6 +169,7 @@ class Finetuner:
         self.config = data_config(model)
         if self.settings.input_size:
             self.config["input_size"] = tuple(self.settings.input_size)
+        self.config |= {"crop_pct": 1.0, "interpolation": "bilinear"}  # as `Views` prepares
         self.model = copy.deepcopy(model)
         if not hasattr(model, "reset_classifier"):
             raise ValueError(
@@ -204,11 +205,20 @@ class Finetuner:
         }
 
     def earlier(self, folder: Path, overwrite: bool) -> dict | None:
-        """The checkpoint of this very run in its folder, if there is one."""
+        """The checkpoint of this very run in its folder, if there is one.
+
+        Raises:
+            FileExistsError: if the folder holds anything else of a network.
+        """
         path = folder / checkpoint.LAST
-        if overwrite or not path.exists():
+        if overwrite or not any(place.exists() for place in (path, folder / "model.safetensors")):
             return None
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = checkpoint.read(path) if path.exists() else {}
+        if "identity" not in found:
+            raise FileExistsError(
+                f"{folder} holds a network that is no run of this command: take another folder, or "
+                "--overwrite to put this one in its place"
+            )
         theirs = json.loads(found["identity"])
         if differing := [k for k in self.identity if theirs.get(k) != self.identity[k]]:
             raise FileExistsError(
@@ -485,7 +495,7 @@ class Finetuner:
             if self.ema is not None:
                 network = tail(model, self.blocks, self.always, self.train.example())
         network.eval()
-        outputs = [(self.logits(network, x), y) for x, y in self.validation.epoch()]
+        outputs = [(self.logits(network, x).cpu(), y.cpu()) for x, y in self.validation.epoch()]
         logits, y = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         if not logits.isfinite().all():
             raise FloatingPointError(
@@ -588,7 +598,7 @@ def predict(model: nn.Module, images: Images, settings: Settings) -> tuple[Tenso
         enabled=bool(settings.amp),
     )
     with cast:
-        outputs = [(model(x).float().softmax(dim=1), y) for x, y in views.epoch()]
+        outputs = [(model(x).float().softmax(dim=1).cpu(), y.cpu()) for x, y in views.epoch()]
     return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
 

@@ -75,7 +75,8 @@ class Cell:
     @property
     def networks(self) -> tuple[str, ...]:
         """Names that `load_model` takes."""
-        return tuple(self.model.replace("{seed}", str(self.seed)).split("+"))
+        name = self.model.replace("{seed}", str(self.seed))
+        return (name,) if Path(name).expanduser().exists() else tuple(name.split("+"))
 
     @property
     def command(self) -> str:
@@ -435,15 +436,16 @@ def table(
 ) -> str:
     """Mean test accuracy over seeds in percent, how many they are, and paired differences, of fewer
     where it is said; without an interval where one side was one pretraining run and the other
-    several.
+    several. Networks of one run each are compared over draws of pictures, which is said.
 
     Args:
         first: the method that others of the same network are compared with.
         against: the network that others are compared with instead, by the same method.
     """
     keys = dict.fromkeys((c.model, c.data, c.method) for c in measured)
-    head = ["model", "data", "method", "test top1", "seeds", f"minus {against or first} [95 %]"]
-    lines = [head]
+    drawn = against and not any("{seed}" in name for name, *_ in keys)
+    minus = f"minus {against or first} [95 %{' over draws, of one pretraining run' * bool(drawn)}]"
+    lines = [["model", "data", "method", "test top1", "seeds", minus]]
     for name, data, way in keys:
         mine = by_seed(measured, name, data, way)
         other = (against, data, way) if against else (name, data, first)
