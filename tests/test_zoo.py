@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,9 @@ from safetensors.torch import load_file, save_file
 
 import vcr_zoo
 from vcr_zoo import zoo
+from vcr_zoo.cli import main
+from vcr_zoo.training.options import as_yaml
+from vcr_zoo.training.settle import settled
 
 ALL_OF_TIMM = """
 import json, sys, timm
@@ -355,3 +359,26 @@ def test_builds_that_do_not_match_are_explained(tmp_path):
     assert result.returncode == 1
     assert "not builds of one release" in result.stderr and "pip install" in result.stderr
     assert vcr_zoo.__version__
+
+
+@pytest.mark.parametrize(
+    "name, more, message",
+    [
+        ("test_resnet.vcr_fmnits4", ("mit",), "no recipe 'test_resnet.vcr_fmnits4'.*fmnist4"),
+        ("test_resnet.vcr_fmnist4", ("CC BY 4.0",), "'CC BY 4.0' is no licence's identifier"),
+        ("test_resnet.vcr_fmnist4", ("mit",), "has VCR: give its control, --control NAME"),
+        ("test_resnet.vcr_fmnist", ("mit",), "was not trained with --recipe test_resnet.vcr_fm"),
+    ],
+)
+def test_what_could_have_no_card_is_not_packaged(name, more, message, tmp_path, capsys):
+    """One such entry would stand in the way of every other's card."""
+    before = zoo.MANIFEST.read_bytes()
+    line = ["package", str(tmp_path), name, "--license", *more]
+    assert main(["package", str(tmp_path / "none"), *line[2:]]) == 2
+    (tmp_path / "args.yaml").write_text(as_yaml(settled("test_resnet.vcr_fmnist4")))
+
+    assert main(line) == 2
+    lacking, refused = capsys.readouterr().err.strip().split("\n")
+    assert re.search(message, refused)
+    assert "no folder of a run" in lacking or "no recipe" in lacking
+    assert zoo.MANIFEST.read_bytes() == before
