@@ -82,8 +82,8 @@ def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work:
     """Photographs as squares of `size` pixels, on disk from the first to the last.
 
     Resized to `size` by the shorter side and cropped in the middle, as timm evaluates. Equal
-    pictures, compared after that, form one group. Its name comes from a file's content, so that a
-    picture is in the same part at every size.
+    pictures, compared after that, form one group. Its name comes from a file's content, if there is
+    one, so that a picture is in the same part at every size.
 
     Raises:
         ValueError: naming the first picture that does not decode or has a label that is no class,
@@ -104,8 +104,7 @@ def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work:
     for index, item in enumerate(tqdm(items, desc="reading", leave=False, disable=None)):
         source = content(item)
         x[index] = cropped(opened(Item(item.name, lambda source=source: source, "", "")), size)
-        whole = source.tobytes() if isinstance(source, Image.Image) else source
-        names.append(hashlib.sha256(whole).hexdigest()[:16])
+        names += content_groups([x[index] if isinstance(source, Image.Image) else source])
     part = np.array([item.part for item in items])
     return Pictures(
         x=x,
@@ -137,7 +136,7 @@ def content(item: Labelled) -> bytes | Image.Image:
     try:
         return item.source() if callable(item.source) else item.source.read_bytes()
     except (OSError, ValueError) as error:
-        raise ValueError(f"picture {item.name} cannot be read: {error}") from None
+        raise ValueError(f"picture {item.name} does not decode: {error}") from None
 
 
 def first_of_equals(names: Sequence[str], equal: Sequence[str]) -> list[str]:
@@ -157,9 +156,9 @@ def cropped(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
-def content_groups(x: np.ndarray) -> list[str]:
-    """A name for each picture that equal pictures share: uint8 (n, ...) -> n names."""
-    return [hashlib.sha256(picture.tobytes()).hexdigest()[:16] for picture in x]
+def content_groups(x: Iterable[np.ndarray | bytes]) -> list[str]:
+    """A name for each picture, or file, that equal ones share: n of uint8 (...) -> n names."""
+    return [hashlib.sha256(bytes(picture)).hexdigest()[:16] for picture in x]
 
 
 def opened(item: Item) -> Image.Image:
