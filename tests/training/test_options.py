@@ -196,3 +196,17 @@ def test_the_word_is_no_key_of_a_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("vcr: true")
     with pytest.raises(ValueError, match="unknown key 'vcr'"):
         parse(["--config", str(tmp_path / "mine.yaml")])
+
+
+def test_help_says_what_an_option_is_unless_told(capsys):
+    """Also in the parser that leaves defaults out, to know what was given."""
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for line in (
+        "--epochs EPOCHS (default: 300)",
+        "--vcr-beta VCR_BETA weight of the covariance term (default: 0.0)",
+        "--vcr-rows VCR_ROWS samples of a map in a step; 0: all of them (default: 64)",
+    ):
+        assert line in shown
+    assert "None)" not in shown and "[])" not in shown and "False)" not in shown

@@ -356,9 +356,10 @@ def parser() -> argparse.ArgumentParser:
 
 def described(settings: dict) -> str | None:
     """What an option's line of --help says, with its default where there is one."""
-    if settings.get("default") in (None, "", []):
-        return settings.get("help")
-    return f"{settings.get('help', '')} (default: %(default)s)".lstrip()
+    default, said = settings.get("default"), settings.get("help")
+    if default in (None, "", []) or default is False:
+        return said
+    return f"{said or ''} (default: {default})".lstrip()  # spelled out: `parse` hides defaults
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
