@@ -64,8 +64,8 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
     if not args.dataset and not Path(args.data_dir).exists():
         raise ValueError(
             f"{args.data_dir} does not exist.{meant(args.data_dir)} Give a folder with train/CLASS "
-            "and validation/CLASS, one of classes alone as folder/PATH@PIXELS, or a data set's name "
-            "(`vcr-zoo data list` shows them)"
+            "and validation/CLASS, one of classes alone as folder/PATH@PIXELS, or a data set by its "
+            "name (`vcr-zoo data list`)"
         )
     if not args.dataset:
         _check_split(Path(args.data_dir), split)
