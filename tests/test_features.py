@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -128,7 +129,7 @@ def test_a_cache_that_cannot_be_written_is_read(model, images, tmp_path, monkeyp
 
     @contextlib.contextmanager
     def locked(path):
-        raise PermissionError(path)
+        raise PermissionError(errno.EACCES, "Permission denied", path)
         yield
 
     monkeypatch.setattr(module, "lock", locked)

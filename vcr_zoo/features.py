@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -80,15 +81,21 @@ def features(
     folder = Path(cache).expanduser()
     path = folder / f"{key}.safetensors"
     with contextlib.ExitStack() as held:
+        ours = True
         try:
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(lock(folder / f".{key[:2]}.lock"))  # who asks for the same waits
-        except OSError:  # a cache that others keep, to be read and no more
-            return read(path) if path.exists() else compute(*asked)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            ours = False  # others' cache, to be read and no more
         if path.exists():
             with contextlib.suppress(SafetensorError):  # damaged: computed again
                 return read(path)
-        write(path, compute(*asked))
+        found = compute(*asked)
+        if not ours:
+            return found
+        write(path, found)
     return read(path)
 
 

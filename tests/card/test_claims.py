@@ -194,6 +194,9 @@ def test_methods_are_paired_by_seed_and_by_what_they_have_in_common():
     (row,) = ours.methods("dr-tune", "full", implicit=1)(Known.of([*full, *forms]))
     assert row.shown == str(paired([0.02, 0.03, 0, 0, 0]).scaled(100))
     assert len([*ours.methods("dr-tune", "full")(Known.of([*full, *forms]))]) == 2
+    other = [replace(r, command="vcr-zoo finetune a --budget 6", value=0.0) for r in tuned]
+    (row, again) = ours.methods("dr-tune", "full")(Known.of([*tuned, *other]))
+    assert row.shown == str(paired([0.02, 0.03, 0, 0, 0]).scaled(100)) != again.shown
 
 
 def test_joined_networks_are_compared_with_the_first_of_them_alone():

@@ -318,6 +318,7 @@ def test_too_little_space_is_said_before_anything_is_read(tmp_path, monkeypatch)
     write_tree(tmp_path / "own", ("ape", "bee"), 4)
     usage = shutil.disk_usage(tmp_path)._replace(free=2 * 8 * 16 * 16 * 3 - 1)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("vcr_zoo.data.pictures.opened", None)
     with pytest.raises(OSError, match=r"GB free, and the pictures take.*VCR_ZOO_CACHE"):
         load(f"folder/{tmp_path / 'own'}@16")
 
@@ -329,7 +330,7 @@ def test_what_is_no_picture_is_counted_and_what_is_hidden_passed_over(tmp_path, 
         (tmp_path / "own" / "ape" / name).write_bytes(b"no picture")
     name = f"folder/{tmp_path / 'own'}@16"
     before = own.listing(tmp_path / "own")
-    assert sum(len(load(name, part)) for part in ("train+validation",)) + len(load_test(name)) == 16
+    assert len(load(name, "train+validation")) + len(load_test(name)) == 16
     assert "2 .heic, 1 without ending left out" in capsys.readouterr().err
     (tmp_path / "own" / "bee" / ".DS_Store").write_bytes(b"")
     assert own.listing(tmp_path / "own") == before
@@ -342,6 +343,17 @@ def test_a_name_that_is_no_text_is_a_name(tmp_path):
     write_picture(Path(odd), 77)
     name = f"folder/{tmp_path / 'own'}@16"
     assert len(load(name, "train+validation")) + len(load_test(name)) == 17
+
+
+def test_links_without_an_end_or_a_picture_are_refused_by_name(tmp_path):
+    write_tree(tmp_path / "own", ("ape", "bee"), 8)
+    (tmp_path / "own" / "ape" / "9.png").symlink_to(tmp_path / "unmounted" / "9.png")
+    with pytest.raises(ValueError, match=r"ape/9\.png does not decode: .*No such file"):
+        load(f"folder/{tmp_path / 'own'}@16")
+    (tmp_path / "own" / "ape" / "9.png").unlink()
+    (tmp_path / "own" / "ape" / "up").symlink_to(tmp_path / "own")
+    with pytest.raises(ValueError, match="ape/up is a link to a folder that it lies in"):
+        load(f"folder/{tmp_path / 'own'}@16")
 
 
 def test_pictures_behind_links_are_looked_at_too(tmp_path):

@@ -86,7 +86,7 @@ def test_ranks_that_would_begin_at_different_epochs_are_refused(small, tmp_path)
 
     assert report["codes"] == [1, 1]
     assert said.count("ValueError: the ranks found different checkpoints") == 2, said
-    assert "(rank 0: epoch 0; rank 1: no checkpoint)" in said, said
+    assert "(rank 0: epoch 0, batch 0; rank 1: none)" in said, said
 
 
 def test_when_a_rank_dies_the_others_say_which(small):

@@ -92,10 +92,11 @@ def test_another_network_s_folder_is_not_written_over(tmp_path):
 def test_a_network_wants_pictures_as_it_learned_them(tmp_path):
     """Whole squares, whatever the network that it began with was shown."""
     model = resnet()
-    model.pretrained_cfg |= {"crop_pct": 0.875, "interpolation": "bicubic"}
+    model.pretrained_cfg |= {"crop_pct": 0.9, "crop_mode": "squash", "interpolation": "bicubic"}
     tuned(model=model, folder=tmp_path)
     config = resolve_data_config(model=load_model(tmp_path))
-    assert (config["crop_pct"], config["interpolation"]) == (1.0, "bilinear")
+    found = [config[key] for key in ("crop_pct", "crop_mode", "interpolation")]
+    assert found == [1.0, "center", "bilinear"]
 
 
 def test_the_best_epoch_on_validation_is_kept():

@@ -1,7 +1,6 @@
 """What bears on a paper's claim: differences over seeds, from the results of several commands."""
 
 import functools
-import itertools
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -146,13 +145,15 @@ def methods(ours: str, theirs: str, of: Callable[[str], str] = str, **own):
             [r for r in known.results if (r.protocol, r.metric) == (f"finetune {way}", "top1")]
             for way in (ours, theirs)
         )
-        gaps = defaultdict(dict)
-        for a, b in itertools.product(mine, other):
-            same = of(a.model) == b.model and pictures_of(a) == pictures_of(b)
-            kept = {key: value for key, value in b.settings.items() if key not in free} | own
-            if same and all(a.settings.get(key) == value for key, value in kept.items()):
-                study = (where(a), a.model, key_of(a.settings, *free, *chosen))
-                gaps[study][a.seed] = a.value - b.value
+        beside, gaps = defaultdict(list), defaultdict(dict)
+        for b in other:
+            beside[b.model, pictures_of(b)].append(b)
+        for a in mine:
+            for b in beside[of(a.model), pictures_of(a)]:
+                kept = {key: value for key, value in b.settings.items() if key not in free} | own
+                if all(a.settings.get(key) == value for key, value in kept.items()):
+                    study = (where(a), a.model, budget(a), key_of(a.settings, *free, *chosen))
+                    gaps[study][a.seed] = a.value - b.value
         yield from enough({study: [*by_seed.values()] for study, by_seed in gaps.items()})
 
     return measured
@@ -166,14 +167,14 @@ def pictures_of(result: Result) -> tuple[str, int, str, int]:
 def arms(ours: str, theirs: str):
     """Probe accuracy of one way to use several networks less that of another, of every study."""
 
-    needed = ("long",) if theirs == LONG else ()  # another long run changes no other arm
+    free = () if theirs == LONG else ("long",)  # another long run changes no other arm
 
     def measured(known: Known) -> Iterable[Row]:
         studies = defaultdict(dict)
         for r in known.results:
             if (r.protocol, r.metric) == (JOINT, "top1"):
                 label = f"{r.data}: {joint(r.settings['networks'])}"
-                study = (label, key_of(r.settings, "arm", *({"long"} - {*needed})))
+                study = (label, key_of(r.settings, "arm", *free))
                 studies[study][r.settings["arm"], r.seed] = r.value
         gaps = {
             study: [v - values[theirs, s] for (arm, s), v in values.items() if arm == ours]

@@ -1,6 +1,7 @@
 """results.jsonl of model_cards: the numbers that cards are made of."""
 
 import json
+import logging
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Set
@@ -15,6 +16,8 @@ from .chosen import CHOSEN
 from .evidence import CARDS, DEPTHS, REPRODUCE, SCRATCH
 from .gains import PAIR, declared, recipe_of
 from .words import MEASURES
+
+log = logging.getLogger(__name__)
 
 PUBLISHED = (REPRODUCE, "vcr-zoo finetune ", "vcr-zoo depth ")  # commands that take weights by name
 
@@ -43,7 +46,11 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
     check_whole(before, {r.model for r in before if old(r) and r.command.startswith(PAIR)}, weights)
     anew = {r.model for r in before if old(r) and r.command.startswith(REPRODUCE)}  # packaged
     new = {same(r): r for r in results if not old(r)}
-    kept = [r for r in before if not (same(r) in new or old(r) or (of_file(r) & anew))]
+    kept = [r for r in before if not (same(r) in new or old(r))]
+    if tuned := [r for r in kept if of_file(r) & anew]:
+        names = ", ".join(sorted(anew))
+        log.warning("%s: %d results of fine-tuning other weights left out", names, len(tuned))
+        kept = [r for r in kept if not of_file(r) & anew]
     content = [json.dumps(asdict(r), sort_keys=True) + "\n" for r in [*kept, *new.values()]]
     replaced(path, "".join(content).encode())
     return len(new)

@@ -82,7 +82,7 @@ def curve_of(result: Result) -> str:
     """What all points of an accuracy's curve over depths have in common: the learning rate too,
     unless each depth has one that was chosen for it."""
     chosen = Depth.tuned if budget(result) else ()
-    return f"{len(chosen)} {key_of(result.settings, 'size', 'depth', *chosen)}"
+    return f"{budget(result)} {key_of(result.settings, 'size', 'depth', *chosen)}"
 
 
 def evidence(

@@ -388,7 +388,8 @@ def lines(
 ) -> list[list[str]]:
     """A VCR network, its control and the gains, each with a cell for every column."""
     shown = [pair.headline(*column) for column in columns.values()]
-    seeds = " to ".join(map(str, sorted({len(g.seeds) for g in shown if g})))
+    counts = {len(g.seeds) for g in shown if g}
+    seeds = " to ".join(map(str, sorted({min(counts, default=0), max(counts, default=0)})))
     return [
         [code(pair.vcr), *(cell(g, "vcr") for g in shown)],
         [code(pair.control), *(cell(g, "control") for g in shown)],

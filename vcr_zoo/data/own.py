@@ -87,7 +87,8 @@ def described(name: str) -> Dataset:
 def listing(place: Path) -> str:
     """sha256 of the names, sizes and times of a folder's files, or of one file's."""
     total = hashlib.sha256()
-    for path in below(place) if place.is_dir() else [place]:
+    paths = below(place) if place.is_dir() else [place]
+    for path in filter(Path.is_file, paths):
         stat = path.stat()
         line = f"{path.relative_to(place)} {stat.st_size} {stat.st_mtime_ns}\n"
         total.update(os.fsencode(line))
@@ -96,12 +97,19 @@ def listing(place: Path) -> str:
 
 def below(place: Path) -> list[Path]:
     """Files of a folder and of folders in it, those behind links too; without hidden ones, which
-    programs leave for themselves."""
+    programs leave for themselves.
+
+    Raises:
+        ValueError: for a link to a folder that it lies in, which has no end.
+    """
     found = []
     for folder, folders, names in os.walk(place, followlinks=True):
+        real, above = Path(folder).resolve(), Path(folder).parent.resolve()
+        if Path(folder) != place and (real == above or real in above.parents):
+            raise ValueError(f"{folder} is a link to a folder that it lies in: remove it")
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
+    return sorted(found)
 
 
 def make(kind: str, place: str, size: int, work: Path, folder: Path | None) -> Pictures:

@@ -6,7 +6,8 @@ import math
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,10 +134,8 @@ def enough(size: int, folder: Path) -> None:
 
 def content(item: Labelled) -> bytes | Image.Image:
     """A picture's file, or the picture where it comes without one."""
-    try:
+    with named(item.name):
         return item.source() if callable(item.source) else item.source.read_bytes()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"picture {item.name} does not decode: {error}") from None
 
 
 def first_of_equals(names: Sequence[str], equal: Sequence[str]) -> list[str]:
@@ -161,27 +160,38 @@ def content_groups(x: Iterable[np.ndarray | bytes]) -> list[str]:
     return [hashlib.sha256(bytes(picture)).hexdigest()[:16] for picture in x]
 
 
-def opened(item: Item) -> Image.Image:
-    """The picture in mode RGBA, or L where it is plain gray.
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """What goes wrong with a picture, as an error that says which it is.
 
     Raises:
-        ValueError: naming the picture, if it does not decode or is so large when decoded that
-            Pillow takes it for a decompression bomb.
+        ValueError: if it does not decode or is so large when decoded that Pillow takes it for a
+            decompression bomb.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            source = item.source() if callable(item.source) else item.source
-            if isinstance(source, Image.Image):
-                return source
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-                if picture.mode[0] in "IF":
-                    raise ValueError(f"mode {picture.mode}, which Pillow would clip; use 8 bits")
-                return picture.convert("RGBA")
+            yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"picture {item.name} is refused: {error}") from None
+        raise ValueError(f"picture {name} is refused: {error}") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ValueError(f"picture {item.name} does not decode: {error}") from None
+        raise ValueError(f"picture {name} does not decode: {error}") from None
+
+
+def opened(item: Item) -> Image.Image:
+    """The picture in mode RGBA, or L where it is plain gray.
+
+    Raises:
+        ValueError: naming the picture, as `named` does.
+    """
+    with named(item.name):
+        source = item.source() if callable(item.source) else item.source
+        if isinstance(source, Image.Image):
+            return source
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            if picture.mode[0] in "IF":
+                raise ValueError(f"mode {picture.mode}, which Pillow would clip; use 8 bits")
+            return picture.convert("RGBA")
 
 
 def square(picture: Image.Image, size: int, channels: int, ground: tuple) -> np.ndarray:

@@ -102,12 +102,12 @@ class Together:
         dist.all_gather_object(everyone, where, group=self.group)
         if len(set(everyone)) > 1:
             found = "; ".join(
-                f"rank {rank}: {f'epoch {each[0]}' if each else 'no checkpoint'}"
+                f"rank {rank}: {f'epoch {each[0]}, batch {each[1] or 0}' if each else 'none'}"
                 for rank, each in enumerate(everyone)
             )
             raise ValueError(
-                f"the ranks found different checkpoints to go on from ({found}): --output must be "
-                "a folder that all machines share"
+                f"the ranks found different checkpoints to go on from ({found}): --output, or the "
+                "file of --resume, must be one that all machines share"
             )
 
     @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vcr_zoo.data import is_named, load_test
+from vcr_zoo.data.own import PARTS
 from vcr_zoo.results import closest_path
 
 from .loading import evaluation_loader
@@ -59,10 +60,12 @@ def open_pictures(data: str, split: str = "validation", level: str = "fine", cha
     args = parse([*where, "--label-level", level])
     images = open_split(args, split, channels, training=False)
     root = getattr(getattr(images, "reader", None), "root", None)
-    if root is not None and Path(root) == Path(data):
+    alone = root is not None and Path(root) == Path(data)
+    if alone and Path(data).name.lower() not in PARTS:
         log.warning(
-            "%s has no %s folder: all of its pictures are taken, also those that a network learned "
-            "from; --data folder/%s --split test takes those that fine-tuning leaves for the end",
+            "%s has no %s folder: all of its pictures are taken, and a network may have learned "
+            "from some; --data folder/%s --split test takes those that fine-tuning leaves for the "
+            "end",
             *(data, split, data),
         )
     return images

@@ -7,7 +7,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import closing, nullcontext, redirect_stdout
+from contextlib import closing, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -213,7 +213,13 @@ def _saver(parts: Parts, folder: Path, content, found, start: tuple) -> checkpoi
     folder.mkdir(parents=True, exist_ok=True)
     if parts.args.overwrite and not inside:  # only now that nothing can be refused any more
         for old in folder.iterdir():  # one by one: the folder may be a link
-            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                with suppress(OSError):  # what another process still reads, over NFS
+                    old.unlink()
+        if left := [*folder.glob("*.pth.tar")]:
+            raise OSError(f"--overwrite: {left[0]} cannot be removed, and would be gone on from")
     written = options.as_yaml(parts.args)
     checkpoint.write(folder / "args.yaml", lambda part: part.write_text(written))
     saver = checkpoint.Saver(parts, folder)

@@ -62,9 +62,10 @@ def _timm_dataset(args, split: str, channels: int, training: bool) -> Dataset:
     if not args.dataset and not args.data_dir:
         raise ValueError("no data: give --data-dir FOLDER, or --dataset NAME")
     if not args.dataset and not Path(args.data_dir).exists():
+        near = meant(args.data_dir)
         raise ValueError(
-            f"{args.data_dir} does not exist.{meant(args.data_dir)} Give a folder with train/CLASS "
-            "and validation/CLASS, one of classes alone as folder/PATH@PIXELS, or a data set by its "
+            f"{args.data_dir} does not exist.{near} Give a folder with train/CLASS and "
+            "validation/CLASS, one of classes alone as folder/PATH@PIXELS, or a data set by its "
             "name (`vcr-zoo data list`)"
         )
     if not args.dataset:

@@ -169,7 +169,8 @@ class Finetuner:
         self.config = data_config(model)
         if self.settings.input_size:
             self.config["input_size"] = tuple(self.settings.input_size)
-        self.config |= {"crop_pct": 1.0, "interpolation": "bilinear"}  # as `Views` prepares
+        whole = {"crop_pct": 1.0, "crop_mode": "center", "interpolation": "bilinear"}
+        self.config |= whole  # as `Views` prepares
         self.model = copy.deepcopy(model)
         if not hasattr(model, "reset_classifier"):
             raise ValueError(
