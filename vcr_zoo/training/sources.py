@@ -232,7 +232,7 @@ def unreadable(images: Dataset, index: int) -> UnreadableError:
     """The error that names a picture which is none."""
     name = images.filename(index, absolute=True)
     return UnreadableError(
-        f"{name} cannot be read as a picture; mend it, or pass --on-bad-image skip"
+        f"{name} cannot be read as a picture: mend or remove it; training takes --on-bad-image skip"
     )
 
 
