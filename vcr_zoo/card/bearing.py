@@ -166,7 +166,6 @@ def pictures_of(result: Result) -> tuple[str, int, str, int]:
 
 def arms(ours: str, theirs: str):
     """Probe accuracy of one way to use several networks less that of another, of every study."""
-
     free = () if theirs == LONG else ("long",)  # another long run changes no other arm
 
     def measured(known: Known) -> Iterable[Row]:

@@ -56,11 +56,11 @@ def starts(results: Iterable[Result]) -> list[Start]:
             folder, slash, run = model.rpartition("/")
             beside = f"{folder}{slash}{run.replace(vcr, control)}"
             both = [over(sets, arms.get((FULL, name, study), ())) for name in (beside, model)]
-            for way, name, how in list(arms):
-                alike = key_of(json.loads(how), "epochs") == key_of(settings, "epochs")
-                if (way, name) == (SCRATCH, control) and alike:
-                    scratch = over(sets, arms[way, name, how])
-                    one = compared(vcr, settings, json.loads(how)["epochs"], scratch, *both)
+            for how in [how for *way, how in arms if way == [SCRATCH, control]]:
+                epochs = json.loads(how)["epochs"]
+                if json.loads(how) == settings | {"epochs": epochs}:
+                    scratch = over(sets, arms[SCRATCH, control, how])
+                    one = compared(vcr, settings, epochs, scratch, *both)
                     made += [one] if one else []
     return made
 

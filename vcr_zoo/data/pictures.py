@@ -24,7 +24,7 @@ class Item(NamedTuple):
     """One picture that is to be read: what it is called, where it is, and what it shows."""
 
     name: str
-    source: Path | Callable[[], bytes | Image.Image]
+    source: Path | bytes | Image.Image | Callable[[], bytes | Image.Image]
     label: str
     group: str
 
@@ -103,8 +103,8 @@ def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work:
     enough(2 * math.prod(shape), work)  # all of them, and then each part
     x, names = np.lib.format.open_memmap(work / "all.npy", "w+", dtype=np.uint8, shape=shape), []
     for index, item in enumerate(tqdm(items, desc="reading", leave=False, disable=None)):
-        source = content(item)
-        x[index] = cropped(opened(Item(item.name, lambda source=source: source, "", "")), size)
+        source = read_source(item)
+        x[index] = cropped(opened(Item(item.name, source, "", "")), size)
         names += content_groups([x[index] if isinstance(source, Image.Image) else source])
     part = np.array([item.part for item in items])
     return Pictures(
@@ -132,9 +132,9 @@ def enough(size: int, folder: Path) -> None:
         )
 
 
-def content(item: Labelled) -> bytes | Image.Image:
+def read_source(item: Labelled) -> bytes | Image.Image:
     """A picture's file, or the picture where it comes without one."""
-    with named(item.name):
+    with naming(item.name):
         return item.source() if callable(item.source) else item.source.read_bytes()
 
 
@@ -161,7 +161,7 @@ def content_groups(x: Iterable[np.ndarray | bytes]) -> list[str]:
 
 
 @contextmanager
-def named(name: str) -> Iterator[None]:
+def naming(name: str) -> Iterator[None]:
     """What goes wrong with a picture, as an error that says which it is.
 
     Raises:
@@ -182,9 +182,9 @@ def opened(item: Item) -> Image.Image:
     """The picture in mode RGBA, or L where it is plain gray.
 
     Raises:
-        ValueError: naming the picture, as `named` does.
+        ValueError: naming the picture, as `naming` does.
     """
-    with named(item.name):
+    with naming(item.name):
         source = item.source() if callable(item.source) else item.source
         if isinstance(source, Image.Image):
             return source

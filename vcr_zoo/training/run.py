@@ -212,20 +212,29 @@ def _saver(parts: Parts, folder: Path, content, found, start: tuple) -> checkpoi
     inside = content and folder.resolve() in found.resolve().parents  # or in a folder of its own
     folder.mkdir(parents=True, exist_ok=True)
     if parts.args.overwrite and not inside:  # only now that nothing can be refused any more
-        for old in folder.iterdir():  # one by one: the folder may be a link
-            if old.is_dir() and not old.is_symlink():
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                with suppress(OSError):  # what another process still reads, over NFS
-                    old.unlink()
-        if left := [*folder.glob("*.pth.tar")]:
-            raise OSError(f"--overwrite: {left[0]} cannot be removed, and would be gone on from")
+        _emptied(folder)
     written = options.as_yaml(parts.args)
     checkpoint.write(folder / "args.yaml", lambda part: part.write_text(written))
     saver = checkpoint.Saver(parts, folder)
     if content and "saver" in content and found.parent.resolve() == folder.resolve():
         saver.load_state_dict(content["saver"], found, *start)
     return saver
+
+
+def _emptied(folder: Path) -> None:
+    """Remove what a folder holds, entry by entry, since it may be a link.
+
+    Raises:
+        OSError: if a checkpoint cannot be removed, which the new run would go on from.
+    """
+    for old in folder.iterdir():
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            with suppress(OSError):  # what another process still reads, over NFS
+                old.unlink()
+    if left := [*folder.glob("*.pth.tar")]:
+        raise OSError(f"--overwrite: {left[0]} cannot be removed, and would be gone on from")
 
 
 def _begin(parts: Parts, content: dict | None) -> tuple[int, int, dict, list]:
