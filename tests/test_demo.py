@@ -14,6 +14,7 @@ from vcr_zoo import results
 from vcr_zoo.data import DATASETS
 from vcr_zoo.demo import CONTROL, ROWS, VCR, Demo, demo, measure
 from vcr_zoo.features import Features
+from vcr_zoo.results import Result
 from vcr_zoo.training import Run, parse, train
 
 from .data.sets import small_fmnist, write_mnist_like
@@ -42,6 +43,15 @@ def test_both_recipes_differ_in_the_coefficients_alone():
 
     assert {"vcr_alpha", "vcr_beta"} <= different <= {"vcr_alpha", "vcr_beta", "recipe"}
     assert control["vcr_alpha"] == control["vcr_beta"] == 0
+
+
+def test_results_of_something_else_are_left_alone(tmp_path):
+    """`vcr-zoo pair` calls its runs by the same names."""
+    pair = Result("a.b", "d", "probe", "top1", 1.0, command="vcr-zoo pair a.b --against a.c")
+    results.append(tmp_path / "results.jsonl", pair)
+    with pytest.raises(FileExistsError, match="holds results of no demo: choose another --output"):
+        demo(tmp_path)
+    assert results.read(tmp_path / "results.jsonl") == [pair]
 
 
 def test_every_metric_has_a_value_for_each_network_and_seed(done):

@@ -18,6 +18,8 @@ from vcr_zoo import zoo
 from vcr_zoo.cli import main
 from vcr_zoo.training.options import as_yaml
 from vcr_zoo.training.settle import settled
+from vcr_zoo.transfer.concat import concat
+from vcr_zoo.transfer.depth import untrained
 
 ALL_OF_TIMM = """
 import json, sys, timm
@@ -92,6 +94,19 @@ def test_packaged_weights_are_listed_and_load():
         stored = load_file(entry.file)
         assert stored.keys() == model.state_dict().keys()
         assert all(torch.equal(stored[k].to(v.dtype), v) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["test_vit.vcr_fmnist", "test_resnet.vcr_fmnist"])
+def test_a_network_knows_what_it_was_built_with(name, tmp_path):
+    """Also what its weights settle, as a patch size: saved, joined or begun anew it is the same."""
+    model = timm.create_model(name, pretrained=True)
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    assert {k: v.shape for k, v in untrained(model, 0).state_dict().items()} == shapes
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert all(value.equal(again.state_dict()[k]) for k, value in model.state_dict().items())
+    concat([model, again])
+    assert timm.create_model(name, num_classes=3)._model_args["num_classes"] == 3
 
 
 def test_every_packaged_network_has_its_control():
@@ -307,6 +322,14 @@ def test_packaging_again_replaces_the_entry_and_keeps_the_others(run_folder, tmp
 
     assert list(entries) == ["test_resnet.base_mine", "test_resnet.vcr_mine"]
     assert entries["test_resnet.vcr_mine"].license == "cc-by-4.0"
+
+
+def test_damaged_weights_are_named(run_folder, tmp_path):
+    folder, _ = run_folder
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{file} is not a whole safetensors file"):
+        zoo.package(folder, "test_resnet.vcr_mine", license="mit", path=tmp_path / "m.yaml")
 
 
 def test_what_cannot_be_packaged_is_refused(run_folder, tmp_path):

@@ -25,7 +25,7 @@ from vcr_zoo.data import Images
 from vcr_zoo.diagnostics.spectrum import correlation, effective_rank, spectrum
 from vcr_zoo.diagnostics.style import STYLES, plt
 from vcr_zoo.features import Features, features
-from vcr_zoo.results import Interval, Result, append, paired, versions
+from vcr_zoo.results import Interval, Result, append, paired, read, versions
 from vcr_zoo.training import Run, parse, train
 from vcr_zoo.training.options import as_yaml
 from vcr_zoo.transfer.fewshot import fewshot
@@ -100,11 +100,14 @@ def demo(
         tell: receives lines worth reading; a bar on standard error shows progress.
 
     Raises:
-        OSError: if Fashion-MNIST is not here and no route leads to it.
+        OSError: if Fashion-MNIST is not here and no route leads to it, or the folder holds results
+            of something else.
         ValueError: for no pairs at all.
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds}: at least one pair must be trained")
+    if any(result.protocol != "demo" for result in read(folder / "results.jsonl")):
+        raise FileExistsError(f"{folder} holds results of no demo: choose another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

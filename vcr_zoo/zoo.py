@@ -16,6 +16,7 @@ from pathlib import Path
 import timm.models
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from timm.models import (
     DefaultCfg,
@@ -209,12 +210,15 @@ def verified(entrypoint: Callable, entries: dict[str, Entry]) -> Callable:
             file = entry.verify()
             if entry.file is None:
                 pretrained_cfg_overlay = {**(pretrained_cfg_overlay or {}), "file": str(file)}
-        return entrypoint(
+        model = entrypoint(
             pretrained=pretrained,
             pretrained_cfg=pretrained_cfg,
             pretrained_cfg_overlay=pretrained_cfg_overlay,
             **kwargs,
         )
+        if entry:  # timm notes what it was given, for whoever builds or saves the network again
+            model._model_args = {**entry.model_args, **getattr(model, "_model_args", {})}
+        return model
 
     create.vcr_entries = entries
     return create
@@ -238,7 +242,7 @@ def package(
     """
     known = fields_by_name(path)
     fields = described(run, name, license=license, control=control, known=known)
-    weights = {key: half(key, value) for key, value in load_file(run / "model.safetensors").items()}
+    weights = {key: half(key, value) for key, value in tensors(run / "model.safetensors").items()}
     content = canonical(weights)
     file = path.parent / f"{name}.safetensors"
     fields |= {"file": file.name, "sha256": hashlib.sha256(content).hexdigest()}
@@ -300,6 +304,18 @@ def record(name: str, fields: Mapping, path: Path = MANIFEST) -> Entry:
     text = yaml.safe_dump(entries, sort_keys=False, default_flow_style=None)
     replaced(path, text.encode())
     return manifest(path)[name]
+
+
+def tensors(file: Path) -> dict[str, Tensor]:
+    """What a safetensors file holds.
+
+    Raises:
+        ValueError: for a damaged one.
+    """
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is not a whole safetensors file: {error}") from None
 
 
 def canonical(weights: Mapping[str, Tensor]) -> bytes:

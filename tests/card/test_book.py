@@ -121,8 +121,10 @@ def test_results_are_entered_in_a_checkout_only(tmp_path):
 
 
 def test_a_file_of_results_is_entered(tmp_path):
-    append(tmp_path / "new.jsonl", result(versions={"torch": "2"}))
-    append(tmp_path / "new.jsonl", result(model="other.one"))
+    pair = "vcr-zoo pair a.b --against a.c --seeds 0"
+    append(tmp_path / "new.jsonl", result(versions={"torch": "2"}, command=pair))
+    append(tmp_path / "new.jsonl", result(model="other.one", command=pair))
+    append(tmp_path / "new.jsonl", result(command="vcr-zoo transfer a.b"))  # a look at the file
     append(tmp_path / "new.jsonl", result(metric="gradient"))  # no card shows it
     looked_for = "vcr-zoo finetune a.b --method depth --budget 6"  # no point of a curve
     append(tmp_path / "new.jsonl", result(protocol="finetune depth", command=looked_for))
@@ -144,11 +146,11 @@ def test_a_file_of_results_is_entered(tmp_path):
         {"data": "folder//home/me/clients@32"},
         {"model": "/home/me/runs/a.b-{seed}"},
         {"model": "local-dir:/home/me/a.b"},
-        {"command": "vcr-zoo depth a.b --data /home/me/clients"},
+        {"command": "vcr-zoo reproduce a.b --run /home/me/run"},
     ],
 )
 def test_paths_of_a_machine_are_not_published(fields, tmp_path):
-    append(tmp_path / "new.jsonl", result(**fields))
+    append(tmp_path / "new.jsonl", result(**{"command": "vcr-zoo pair a.b"} | fields))
     with pytest.raises(ValueError, match=r"/home/me.* is a path of this machine"):
         add_file(tmp_path / "new.jsonl", ["a.b"], tmp_path / "results.jsonl")
     assert not (tmp_path / "results.jsonl").exists()

@@ -68,6 +68,8 @@ def test_marks_and_verdict_are_of_widened_intervals():
     assert verdict(speaking(alone).values()) == "holds (1 for, 0 against, 0 undecided)"
     assert speaking(five) == {0: (False, False)} | {i: (True, False) for i in range(1, 5)}
     assert speaking([*alone, beside]) == {0: (True, False)}
+    two = Row.of("two ways", paired(sure))._replace(intervals=(paired(sure), paired(sure)))
+    assert speaking([*alone, two, two])[0] == (False, False), "five intervals, in three rows"
 
 
 def test_rows_that_contradict_each_other_are_mixed_and_none_is_none():
@@ -139,6 +141,7 @@ def test_the_best_depth_is_the_one_that_validation_chose():
         results += depth(0.85, 0.80, 4, seed, 900, afresh=True)
     few, many, afresh = ours.chosen_depth(frozen=True)(Known.of(results))
     (moved,) = ours.deeper_with_less(Known.of(results))
+    assert not moved.speaks, "noise alone moves the choice among few pictures"
 
     assert few.label == f"{VCR} on 100 pictures of silhouettes"
     assert few.shown == str(paired(0.05 - 0.01 * s for s in range(5)).scaled(100))

@@ -95,6 +95,8 @@ def test_random_weights_that_learned_longer_are_a_line_and_never_part_of_one():
     assert starts([TRAINED, *measured(), *(r for r in long if r.data == SETS[2])]) == alone
     both = starts([TRAINED, *measured(), *long])
     assert [one.scratch_epochs for one in both] == [60, 120] and both[0] == alone[0]
+    short = [replace(r, settings=r.settings | {"epochs": 3}) for r in measured(ARMS[2:])]
+    assert starts([TRAINED, *measured(), *short]) == alone, "half the time is no match"
 
     given = [replace(r, value=0.9, command="vcr-zoo finetune a --budget 4") for r in measured()]
     assert starts([TRAINED, *measured(), *(r for r in given if r.data == SETS[2])]) == alone

@@ -7,7 +7,7 @@ import pytest
 import torch
 from timm.data import create_loader
 
-from vcr_zoo.data import load, load_test
+from vcr_zoo.data import get, load, load_test
 
 
 def test_parts_are_disjoint_and_together_everything(files):
@@ -92,6 +92,11 @@ def test_wrong_names_are_refused_with_the_right_ones(arguments, message):
     """Nothing is fetched for a request that cannot be met."""
     with pytest.raises((LookupError, ValueError), match=message):
         load(*arguments)
+
+
+def test_pictures_whose_name_says_where_they_lie_take_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="leave --folder out"):
+        get(f"folder/{tmp_path}", tmp_path)
 
 
 def test_of_a_mistyped_path_the_folder_beside_it_is_meant(tmp_path):

@@ -290,6 +290,20 @@ def test_a_class_may_be_called_train(tmp_path):
     assert load(f"folder/{tmp_path / 'own'}@16").classes == ("Bus", "Car", "Train")
 
 
+def test_a_class_called_train_is_one_beside_others_or_is_said(tmp_path, capsys):
+    """With pictures in it it is a class; with classes in it a part, and what is beside is left
+    out, which is said."""
+    write_tree(tmp_path / "own", ("bus", "car", "train"), 8)
+    assert load(f"folder/{tmp_path / 'own'}@16").classes == ("bus", "car", "train")
+    write_tree(tmp_path / "parts" / "train", ("diesel", "steam"), 8)
+    write_tree(tmp_path / "parts", ("bus", "car"), 8)
+    assert load(f"folder/{tmp_path / 'parts'}@16").classes == ("diesel", "steam")
+    assert "bus, car left out, beside the folders of parts" in capsys.readouterr().err
+    write_picture(tmp_path / "parts" / "train" / "overview.png", 77)  # of all, say
+    write_picture(tmp_path / "parts" / "test" / "unlabelled.png", 78)
+    assert load(f"folder/{tmp_path / 'parts'}@16").classes == ("diesel", "steam")
+
+
 def test_parts_without_one_to_train_on_are_refused(tmp_path):
     write_tree(tmp_path / "own" / "val", ("ape", "bee"), 20)
     write_tree(tmp_path / "own" / "Test", ("ape", "bee"), 5, seed=100)
@@ -353,6 +367,11 @@ def test_links_without_an_end_or_a_picture_are_refused_by_name(tmp_path):
     (tmp_path / "own" / "ape" / "9.png").unlink()
     (tmp_path / "own" / "ape" / "up").symlink_to(tmp_path / "own")
     with pytest.raises(ValueError, match="ape/up is a link to a folder that it lies in"):
+        load(f"folder/{tmp_path / 'own'}@16")
+    (tmp_path / "own" / "ape" / "up").unlink()
+    for one, other in (("ape", "bee"), ("bee", "ape")):
+        (tmp_path / "own" / one / other).symlink_to(tmp_path / "own" / other)
+    with pytest.raises(ValueError, match="is a link to a folder that it lies in"):
         load(f"folder/{tmp_path / 'own'}@16")
 
 

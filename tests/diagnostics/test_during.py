@@ -116,6 +116,8 @@ def test_what_during_cannot_do_is_refused(runs, capsys):
 
     assert main([*argv, "--torchcompile"], during=During) == 2
     assert "--torchcompile" in capsys.readouterr().err
+    assert main([*argv, "--val-split", ""], during=During) == 2
+    assert "of which --val-split '' has none" in capsys.readouterr().err
     with pytest.raises(ValueError, match="train\\(args, during="):
         train(parse(argv))
     assert not (folder / "other").exists()

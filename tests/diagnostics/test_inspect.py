@@ -246,6 +246,7 @@ def test_the_command_leaves_a_report(known, tmp_path, capsys):
         (["random:test_resnet", "--data", "made", "--sample", "0"], "sample=0"),
         (["random:test_resnet", "--data", "made", "--corrupted", "-3"], "corrupted=-3"),
         (["random:test_resnet", "--data", "made", "--layers", "layr1"], "no layer 'layr1'"),
+        (["random:test_resnet", "--data", ".", "--level", "coarse"], "no effect on .: leave it"),
     ],
 )
 def test_a_wrong_request_is_answered_in_a_line(known, tmp_path, capsys, words, said):

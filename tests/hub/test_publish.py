@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import traceback
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import huggingface_hub
@@ -195,6 +195,13 @@ def test_a_pull_request_leaves_the_manifest_alone(hub, manifest):
     publish([VCR], "org", Options(create_pr=True), endpoint=hub.url, token=TOKEN, path=manifest)
 
     assert zoo.manifest(manifest)[VCR].revision == commit and hub.repos[f"org/{VCR}"].pulls
+
+
+def test_a_pull_request_has_no_tag(capsys):
+    words = ["push", VCR, "--org", "some-org", "--create-pr"]
+    for more in (["--tag", "v2"], ["--overwrite"]):
+        assert main([*words, *more]) == 2
+        assert "--create-pr proposes and tags nothing" in capsys.readouterr().err
 
 
 def test_the_workflow_publishes_every_set_of_weights():
@@ -428,6 +435,7 @@ def ran(gap, seeds=range(5), metrics=("probe", "eval"), start=None):
         (["--retrain", "--jobs", "0"], "--jobs 0: networks that --retrain compares"),
         (["--jobs", "2"], "--jobs 2: networks that --retrain compares"),
         (["--record", "--run", "nowhere"], "nowhere is no folder of a run"),
+        (["--record", "--quick"], "all that a card states: leave --quick out"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_measured(
@@ -580,9 +588,14 @@ def test_a_repository_is_checked_with_its_card(hub, manifest, monkeypatch, capsy
     for changed, words in (
         (card.replace(f"value: {stated:g}", "value: 0.999"), "the card claims 0.999"),
         ("---\nlicense: mit\n---\n", "states no numbers"),
+        ("---\nlicense: [mit\n---\n", "the head of its card is no YAML"),
     ):
         hub.put(f"org/{VCR}", {"README.md": changed.encode()})
         assert main(["reproduce", f"org/{VCR}"]) == 2 and words in capsys.readouterr().err
+    odd = asdict(replace(measured[0], settings={"level": ["fine"]}))
+    hub.put(f"org/{VCR}", {"README.md": card.encode(), "results.jsonl": json.dumps(odd).encode()})
+    assert main(["reproduce", f"org/{VCR}"]) == 2
+    assert "levels of labels that are no words" in capsys.readouterr().err
 
 
 @pytest.mark.network

@@ -58,6 +58,8 @@ def test_what_cannot_be_evaluated_is_refused(run, pictures, tmp_path):
         evaluate(model, open_pictures(str(pictures)))
     with pytest.raises(ValueError, match="does not exist"):
         open_pictures(str(tmp_path / "absent"))
+    with pytest.raises(ValueError, match="--level coarse has no effect on"):
+        open_pictures(str(pictures), level="coarse")
 
 
 def test_the_commands_print_it(run, pictures, capsys):

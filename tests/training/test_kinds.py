@@ -4,6 +4,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from timm.utils import unwrap_model
@@ -13,6 +14,7 @@ from vcr_zoo.training import parse, train, wiring
 from vcr_zoo.training.distributed import start
 from vcr_zoo.training.loop import Meter, Watch, updates
 from vcr_zoo.training.model import create_model, prepare
+from vcr_zoo.training.wiring import wire
 
 from .test_run import same
 
@@ -41,6 +43,25 @@ def test_distillation_with_vcr_goes_on_exactly(small, tmp_path, teacher, kind):
     train(parse(small(*argv, "--resume", "auto", experiment="cut")), progress=False)
     assert {"train_vcr_loss", "train_task_loss"} <= whole.history[0].keys()
     assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_a_teacher_gets_pictures_as_it_was_trained(small, pictures, teacher, channels, tmp_path):
+    """However the student's are normalized, and if they are gray."""
+    gray = ["--in-chans", "1", "--input-img-mode", "L"] if channels == 1 else []
+    argv = ["--kd-model-name", teacher, "--mean", *["0.3"] * channels, "--std", *["0.2"] * channels]
+    at = (argv := small(*argv, *gray)).index("--input-size")
+    args = parse([*argv[:at], *argv[at + 4 :], "--input-size", str(channels), "32", "32"])
+    task = wire(args, start(args)).task
+    raw, seen = torch.rand(2, channels, 32, 32), []
+    task.teacher.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    task.eval()((raw - 0.3) / 0.2, torch.tensor([0, 1]))
+
+    own = timm.create_model("test_resnet").pretrained_cfg
+    mean, std = (torch.tensor(own[name]).view(3, 1, 1) for name in ("mean", "std"))
+    if channels == 1:
+        mean, std = mean.mean(), std.mean()
+    assert torch.allclose(seen[0], (raw - mean) / std, atol=1e-5)
 
 
 class Several(Dataset):
@@ -107,7 +128,7 @@ def test_compiled_and_eager_runs_agree(small, model, dtype, tolerance):
         torch.compiler.reset()
         torch._dynamo.utils.counters.clear()
         argv = small("--model", model, "--lr", "0.01", "--epochs", "4")
-        argv += ["--vcr-alpha", "1", "--vcr-beta", "1"]
+        argv += ["--vcr-alpha", "1", "--vcr-beta", "1", "--vcr-every", "1"]  # else 4, uncompiled
         args = parse([*argv, *(["--torchcompile"] if compiled else [])])
         parts = wiring.wire(args, start(args))
         parts.task.to(dtype)

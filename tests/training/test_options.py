@@ -163,6 +163,12 @@ def test_what_a_run_writes_does_not_overwrite(tmp_path):
     assert "overwrite" not in yaml.safe_load(as_yaml(parse(["--overwrite"])))
 
 
+def test_what_a_run_writes_begins_nowhere(tmp_path):
+    """Read again it is another run's configuration, not the continuation of the first."""
+    args = parse(["--resume", "auto", "--wandb-resume-id", "abc", "--dry-run"])
+    assert not {"resume", "wandb_resume_id", "dry_run"} & yaml.safe_load(as_yaml(args)).keys()
+
+
 def test_a_configuration_names_no_other(tmp_path):
     """It would not be read, and nothing may be passed over in silence."""
     (tmp_path / "c.yaml").write_text("config: other.yaml\n")

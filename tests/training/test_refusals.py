@@ -36,6 +36,9 @@ def refused(argv: list[str], kind: type, complaint: str) -> None:
         (("--batch-size", "0"), ValueError, "--batch-size must be positive"),
         (("--label-level", "coarse"), ValueError, "--label-level has no effect on a folder"),
         (("--dataset", "fmnist", "--class-map", "a.txt"), ValueError, "no effect on fmnist"),
+        (("--keep-last", "--aug-splits", "2"), ValueError, "--keep-last counts pictures once"),
+        (("--epoch-repeats", "3"), ValueError, "--epoch-repeats has no effect on a folder"),
+        (("--train-batch-sizes", "4"), ValueError, "those of --train-img-sizes: give both"),
         (("--save-epochs", "1", "--val-interval", "2"), ValueError, "--save-epochs 1: checkpoints"),
         (("--opt", "adamv"), ValueError, "'adamv' does not exist.*adam"),
         (("--sched", "cosinus"), ValueError, "'cosinus' does not exist.*cosine"),
@@ -193,6 +196,7 @@ def test_a_checkpoint_of_another_model(small, tmp_path):
     train(parse(small("--epochs", "1", experiment="first")), progress=False)
     last = str(tmp_path / "first" / "last.pth.tar")
     refused(small("--model", "test_vit", "--resume", last), ValueError, "of test_resnet")
+    refused(small("--opt", "adamw", "--resume", last), ValueError, "of --opt sgd.*--no-resume-opt")
     wider = ("--model-kwargs", "stem_width=24", "--resume", last)
     refused(small(*wider), ValueError, "does not fit test_resnet")
 
@@ -213,6 +217,11 @@ def test_a_folder_that_holds_a_run_is_not_written_over(small, tmp_path):
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns == before
     train(parse(small("--epochs", "1", "--overwrite")), progress=False)
     assert (tmp_path / "run" / "last.pth.tar").stat().st_mtime_ns > before
+
+    (tmp_path / "pairs" / "some-run").mkdir(parents=True)
+    refused(small("--overwrite", experiment="pairs"), FileExistsError, "no run, but some-run")
+    assert (tmp_path / "pairs" / "some-run").exists()
+    train(parse(small("--overwrite", "--dry-run", experiment="pairs")), progress=False)
 
     (tmp_path / "run").rename(tmp_path / "disk")
     (tmp_path / "run").symlink_to(tmp_path / "disk")

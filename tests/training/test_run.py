@@ -3,7 +3,11 @@
 import csv
 import os
 import resource
+import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import timm
@@ -15,6 +19,7 @@ from timm.scheduler import create_scheduler_v2
 
 from vcr_zoo.training import checkpoint, loop, main, parse, report, run, train
 from vcr_zoo.training.evaluate import evaluate, open_pictures
+from vcr_zoo.training.loading import PATIENCE
 from vcr_zoo.training.randomness import Order, seed_everything
 
 
@@ -352,6 +357,46 @@ def test_a_stopped_program_ends_with_a_code_of_its_own(small, monkeypatch, capsy
     assert main(small("--resume", "auto", "--stop-epoch", "1")) == 0
 
 
+def test_a_signal_to_all_of_its_processes_is_saved_too(small, tmp_path):
+    """As torchrun, Slurm and `timeout` send it: the loader's workers get it as well."""
+    argv = [*small("--workers", "2"), "--epochs", "1000", "--val-interval", "1000"]
+    argv += ["--recovery-interval", "1"]
+    code = "import sys; from vcr_zoo.training import main; sys.exit(main())"
+    run = subprocess.Popen([sys.executable, "-c", code, *argv], start_new_session=True)
+    while not checkpoint.latest(tmp_path / "run") and run.poll() is None:  # it has workers then
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGTERM)
+
+    assert run.wait(timeout=120) == 75
+
+
+def test_a_run_that_fails_does_not_wait_for_its_workers(pictures, tmp_path):
+    """They wait for a save when they are told to stop, but not when the run is over."""
+    shutil.copytree(pictures, tmp_path / "own")
+    cut = tmp_path / "own" / "train" / "class0" / "0.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    argv = [str(tmp_path / "own"), "--model", "test_resnet", "--num-classes", "3", "-b", "8"]
+    argv += ["--input-size", "3", "32", "32", "--workers", "2", "--output", str(tmp_path)]
+    code = "import sys; from vcr_zoo.training import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, *argv], timeout=PATIENCE - 5)
+    assert done.returncode == 2
+
+
+def test_averaged_weights_kept_elsewhere_are_those_that_are_judged(small):
+    """On their way to the export; without it the network's own would be."""
+    ema = ("--model-ema", "--model-ema-decay", "0.9", "--epochs", "2")
+    kept, there = (
+        train(parse(small(*ema, *more, experiment=f"run{len(more)}")), progress=False)
+        for more in (("--model-ema-force-cpu",), ())
+    )
+    assert kept.metrics == there.metrics
+
+
+def test_a_rate_of_zero_is_a_rate(small, tmp_path):
+    run = train(parse(small("--lr", "0", "--weight-decay", "0", "--epochs", "1")), progress=False)
+    assert run.history[0]["lr"] == 0
+
+
 def test_an_older_checkpoint_stays_what_it_is(small, tmp_path, monkeypatch):
     """Going on from it, the epochs after it are new, and so is what --resume auto goes on with."""
     argv = small("--checkpoint-hist", "5")
@@ -406,8 +451,8 @@ def test_a_run_that_goes_back_and_is_stopped_goes_on_from_there(small, tmp_path,
 
 
 def test_a_resumed_run_has_the_rates_and_the_decay_of_its_options(small, tmp_path):
-    train(parse(small("--stop-epoch", "1")), progress=False)
-    changed = ("--lr", "0.01", "--weight-decay", "0.3", "--momentum", "0.5")
+    train(parse(small("--stop-epoch", "1", "--layer-decay", "0.8")), progress=False)
+    changed = ("--lr", "0.01", "--weight-decay", "0.3", "--momentum", "0.5", "--layer-decay", "0.6")
     more = train(parse(small(*changed, "--resume", "auto")), progress=False)
     whole = train(parse(small(*changed, experiment="whole")), progress=False)
 

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,7 +20,7 @@ from vcr_zoo.training.distributed import start
 from vcr_zoo.training.dry_run import flops
 from vcr_zoo.training.loop import Meter, Watch, updates, validate
 from vcr_zoo.training.ssl import CAUSES, NeighborEvaluator, SelfSupervisedTask, batch_rank
-from vcr_zoo.training.wiring import finish, wire
+from vcr_zoo.training.wiring import create_task, finish, wire
 
 from .test_loading import noise_images
 from .test_resume import differing, killed
@@ -295,6 +296,30 @@ def test_vcr_attaches_as_in_supervised_training(blind):
     meter = Meter(parts)
     next(iter(updates(parts, 0, 0, meter, Watch(parts))))
     assert meter.means()["vcr_loss"] > 0
+
+
+def test_shared_batch_norm_leaves_a_networks_activations_where_they_are(blind):
+    """`prepare` has converted the network: again would take them away, in silence."""
+    parts = wired(blind("--task", "simclr"))
+    parts.args.distributed = parts.args.sync_bn = True
+    model = convert_sync_batchnorm(timm.create_model("test_efficientnet", num_classes=0)).eval()
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        before = model(x)
+        joined = create_task(parts.args, model, parts.data_config, parts.device, None)
+        joined = joined.trainable_module.eval()
+        assert torch.equal(joined.backbone(x), before)
+    assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in joined.projector.modules())
+
+
+def test_what_a_run_writes_is_what_a_run_reads(blind, tmp_path):
+    """Though it states options that do not go with the task, as they are unless told."""
+    argv = blind("--task", "simclr", "--epochs", "1", "--val-split", "")
+    first = train(parse(argv), progress=False)
+    (tmp_path / "run").rename(tmp_path / "first")
+    again = train(parse(["-c", str(tmp_path / "first" / "args.yaml")]), progress=False)
+    for name, value in first.model.state_dict().items():
+        assert value.equal(again.model.state_dict()[name]), name
 
 
 REFUSED = {

@@ -2,7 +2,7 @@ import pytest
 
 from vcr_zoo.cli import main
 from vcr_zoo.results import read
-from vcr_zoo.transfer import tuned
+from vcr_zoo.transfer import command, tuned
 from vcr_zoo.transfer.command import options_of
 from vcr_zoo.transfer.tuned import cells, divided
 
@@ -69,6 +69,7 @@ def test_a_failing_cell_is_said_and_the_others_go_on(known, tmp_path, capsys):  
         (["--method", "depth", "--set", "depth=9"], "depth 9 is beyond"),
         (["--method", "dr-tune", "--set", "bank=1000"], "larger than the 60 train pictures"),
         (["--size", "2"], "2 pictures are too few for 3 classes"),
+        (["--overwrite"], "begins again in --folder, which was not given"),
     ],
 )
 def test_wrong_requests_are_answered_in_a_line(known, tmp_path, capsys, more, said):  # noqa: F811
@@ -91,6 +92,37 @@ def test_depth_ends_with_a_command_that_runs(known, tmp_path, capsys, monkeypatc
     last = printed.splitlines()[-1].split()
     assert last[:2] == ["vcr-zoo", "finetune"]
     assert main([*last[1:], "--output", str(tmp_path / "other.jsonl")]) == 0
+
+
+def test_a_depth_that_diverges_is_a_bad_one(known, tmp_path, capsys, monkeypatch):  # noqa: F811
+    """The other depths are measured; if there is none, that is said."""
+    wild, line = ["--lr", "1e20"], ["depth", known[0], "--data", "made", "--no-likeness", *FAST]
+    out = ["opt=sgd", "--output", str(tmp_path / "out"), "--picture", str(tmp_path / "out.png")]
+    assert main([*line, *out, *wild]) == 2
+    printed = capsys.readouterr()
+    assert "all pictures: no depth could be trained" in printed.err and not printed.out
+
+    fit = tuned.fit
+    monkeypatch.setattr(
+        tuned,
+        "fit",
+        lambda cell, options, *args, **more: fit(
+            cell, options | ({"lr": 1e20} if options["depth"] == 1 else {}), *args, **more
+        ),
+    )
+    assert main([*line, *out]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("depth 1, seed 0") == 1 and "Use depth" in printed.out
+
+    def diverge(*_):
+        raise FloatingPointError("epoch 0")
+
+    monkeypatch.setattr(command, "compared", diverge)
+    line.remove("--no-likeness")
+    assert main([*line, *out]) == 0
+    printed = capsys.readouterr()
+    assert "not drawn: epoch 0" in printed.err and "Use depth" in printed.out
+    assert {r.settings["depth"] for r in read(tmp_path / "out")} == {0, 2, 3, 4}
 
 
 def test_a_size_beyond_the_set_is_refused_before_anything_is_measured(known, tmp_path, capsys):  # noqa: F811
@@ -142,6 +174,7 @@ def test_every_depth_gets_the_rate_that_validation_likes(known, tmp_path):  # no
         (["head_epochs=3", "epochs=3"], "leaves none for the rest of the network"),
         (["lora.rank=2"], "'lora' is not among the methods that run"),
         (["rank=2"], "full and dr-tune has no setting 'rank'"),
+        (["vcr_layers=pooled"], "regularizes nothing without weights: give --vcr-alpha"),
     ],
 )
 def test_settings_of_the_wrong_type_are_refused(words, said):

@@ -10,6 +10,7 @@ from timm.data import resolve_data_config
 
 from vcr_zoo.features import load_model
 from vcr_zoo.training.checkpoint import LAST
+from vcr_zoo.transfer.delta import Delta
 from vcr_zoo.transfer.depth import Depth
 from vcr_zoo.transfer.dr_tune import DRTune
 from vcr_zoo.transfer.finetune import Finetuner, Settings, check, predict, settings_from
@@ -46,7 +47,7 @@ def test_a_run_s_folder_is_a_network_of_timm(tmp_path):
     assert torch.equal(load_model(tmp_path / "run")(x), found.model(x))
 
 
-@pytest.mark.parametrize("method", [Method, DRTune, lambda: Depth(2)])
+@pytest.mark.parametrize("method", [Method, DRTune, Delta, lambda: Depth(2)])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, method):
     """To the bit, with averaged weights, momentum, schedule and the method's own state."""
     settings = small(epochs=3, ema=0.9, head_epochs=1)

@@ -18,6 +18,17 @@ def test_the_joint_head_starts_as_the_mean_of_logits():
     assert torch.allclose(averaging(networks).eval()(x), mean, atol=1e-6)
 
 
+def test_every_network_gets_pictures_of_the_size_it_was_tuned_at():
+    """Also where its own preparation is of other statistics, and so is made anew for it."""
+    networks = [resnet(0), resnet(1)]
+    networks[1].pretrained_cfg |= {"mean": (0.5,), "input_size": (1, 16, 16)}
+    x = torch.randn(4, 1, 32, 32)
+    own = (x * 0.3 + 0.3 - 0.5) / 0.3
+
+    found = averaging(networks, (1, 32, 32)).eval()(x)
+    assert torch.allclose(found, (networks[0](x) + networks[1](own)) / 2, atol=1e-6)
+
+
 def test_two_stages_train_networks_alone_and_then_the_head_alone(tmp_path):
     """The result loads by timm; its networks are those of the first stage."""
     parts = pictures("train"), pictures("validation", n=30)

@@ -7,7 +7,7 @@ import torch
 from vcr_zoo.features import load_model
 from vcr_zoo.results import paired
 from vcr_zoo.transfer import several as module
-from vcr_zoo.transfer.several import Arm, over_seeds, records, report, several
+from vcr_zoo.transfer.several import Arm, over_seeds, records, report, run, several
 
 from .made import network, pictures
 
@@ -32,6 +32,15 @@ def test_every_control_is_beside_the_joined_network(data, tmp_path):
     assert f"{likeness[0, 1]:6.3f}" in report(arms, likeness)
     saved = timm.create_model(f"local-dir:{tmp_path / 'joined'}", pretrained=True)
     assert saved.scale.std() > 0  # each network has its own scale
+
+
+def test_a_folder_that_holds_a_network_is_left_alone(data, tmp_path):
+    """Also one of those that are joined."""
+    names = [network(tmp_path / str(seed), seed) for seed in range(2)]
+    before = (tmp_path / "0" / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="0 holds a network already: choose another --output"):
+        run(names, "made", out=tmp_path / "out", save=names[0], level="fine", per="network")
+    assert (tmp_path / "0" / "model.safetensors").read_bytes() == before
 
 
 def test_a_network_joined_with_itself_is_seen_to_be_alike(data, tmp_path):

@@ -1,4 +1,6 @@
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +51,19 @@ def test_a_cell_is_measured_once_and_its_command_says_it_all(known, tmp_path):
         "--method full --seeds 0 --size 30 --set augment=False batch_size=20 epochs=1 head_epochs=0"
     )
     assert first["top1"].settings["size"] == 30 and len(first["top1"].weights) == 64
+
+
+def test_a_network_that_is_prepared_otherwise_is_another_cell(known, tmp_path):
+    cell = Cell(known[0], "made", options=FAST)
+    before = tuned.blank(cell, dict(cell.options)).cell()
+    config = Path(known[0]) / "config.json"
+    content = json.loads(config.read_text())
+    content["pretrained_cfg"]["mean"] = [0.9]
+    config.write_text(json.dumps(content))
+    for cached in (tuned.network, tuned.fingerprint):
+        cached.cache_clear()
+
+    assert tuned.blank(cell, dict(cell.options)).cell() != before
 
 
 def test_more_pictures_than_there_are_are_refused(known, tmp_path):

@@ -54,7 +54,8 @@ class Row(NamedTuple):
         return cls(label, shown, (found,), sign)
 
     def sides(self, number: int) -> tuple[bool, bool]:
-        """Whether it speaks for the claim and whether against, as one of a number of rows."""
+        """Whether it speaks for the claim and whether against, where a claim has so many intervals
+        in all."""
         each = [sides(one.among(number), self.sign) for one in self.intervals]
         return all(one for one, _ in each), all(other for _, other in each)
 
@@ -332,13 +333,15 @@ def chosen_depth(frozen: bool):
 
 
 def deeper_with_less(known: Known) -> Iterable[Row]:
-    """The chosen depth with the fewest pictures less that with the most, in blocks."""
+    """The chosen depth with the fewest pictures less that with the most, in blocks. It does not
+    speak: a choice among few pictures is noisier, and noise alone moves it away from depth 0."""
     for (model, data, _), study in curves(known).items():
         (_, few), (_, many) = study[min(study)], study[max(study)]
         seeds = [s for s in complete(few) if s in complete(many)]
         if len(study) > 1 and len(seeds) >= SEEDS:
             gap = paired(best_depth(few, s) - best_depth(many, s) for s in seeds)
-            yield Row.of(f"{model} on {data}", gap, shown=f"{gap} blocks")
+            row = Row.of(f"{model} on {data}", gap, shown=f"{gap} blocks")
+            yield row._replace(speaks=False)
 
 
 def where(result: Result) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict
 from pathlib import Path
 
+from vcr_zoo.data.cache import lock
 from vcr_zoo.results import Result, key_of, read
 from vcr_zoo.zoo import replaced
 
@@ -36,7 +37,14 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
             f"there is no {path.parent}: results are entered in a checkout of the repository, "
             "installed with pip install -e ."
         )
-    results = list(results)
+    with lock(path.parent / ".lock", "entering results"):
+        content, count = entered(list(results), path)
+        replaced(path, content)
+    return count
+
+
+def entered(results: list[Result], path: Path) -> tuple[bytes, int]:
+    """The book with results in it, and how many of them are: see `add`."""
     weights = {network(r): r.weights for r in results if network(r)}  # the latest
 
     def old(r: Result) -> bool:
@@ -52,8 +60,7 @@ def add(results: Iterable[Result], path: Path = CARDS / "results.jsonl") -> int:
         log.warning("%s: %d results of fine-tuning other weights left out", names, len(tuned))
         kept = [r for r in kept if not of_file(r) & anew]
     content = [json.dumps(asdict(r), sort_keys=True) + "\n" for r in [*kept, *new.values()]]
-    replaced(path, "".join(content).encode())
-    return len(new)
+    return "".join(content).encode(), len(new)
 
 
 def check_whole(before: Iterable[Result], anew: Set[str], weights: Mapping[tuple, str]) -> None:
@@ -127,8 +134,9 @@ def shown(result: Result) -> bool:
     protocol, metric = result.protocol, result.metric
     if protocol == DEPTHS and not re.search(r"\sdepth=\d", result.command):
         return False  # a depth that was looked for is no point of a curve
-    tried = protocol == CHOSEN or metric in TRIED.get(protocol, ())
-    return tried or (protocol, metric) in MEASURES
+    if (protocol, metric) in MEASURES:  # of the pair or of the published file, not of a look at it
+        return result.command.startswith((PAIR, REPRODUCE))
+    return protocol == CHOSEN or metric in TRIED.get(protocol, ())
 
 
 def published(result: Result) -> str:

@@ -54,7 +54,7 @@ def claims(results: Sequence[Result]) -> str:
 
 def speaking(found: Sequence[Row]) -> dict[int, tuple[bool, bool]]:
     """Of the rows of a claim that speak: which -> whether for it, and whether against."""
-    number = sum(row.speaks for row in found)
+    number = sum(len(row.intervals) for row in found if row.speaks)
     return {i: row.sides(number) for i, row in enumerate(found) if row.speaks}
 
 

@@ -130,19 +130,13 @@ def entry_called(name: str, entries: Mapping[str, Entry]) -> Entry:
 
 
 def misspelled(name: str, license: str) -> list[str]:
-    """What is wrong with a name and a licence, in words."""
+    """What is wrong with a name and a licence that a card must state, in words."""
     wrong = []
     if not NAME.fullmatch(name):
         wrong.append(f"{name!r} is no name of letters, digits, '_' and one '.'")
     if not LICENSE.fullmatch(str(license)):
         wrong.append(f"its license {license!r} is no licence's identifier, as mit is")
     return wrong
-
-
-def check_words(name: str, license: str) -> None:
-    """Refuse a name and a licence that no card can state, with a ValueError."""
-    if wrong := misspelled(name, license):
-        raise ValueError("; ".join(wrong))
 
 
 def lacking(found: Evidence) -> list[str]:

@@ -35,8 +35,9 @@ class Start(NamedTuple):
 
 def starts(results: Iterable[Result]) -> list[Start]:
     """Every pair that was fine-tuned alike on all sets that are not its source, beside the same
-    network from random weights, for every length that those learned for; five seeds or more of
-    each. Where each seed has its run, it is the one that was compared as one of the pair."""
+    network from random weights, for every length that those learned for, if it is no shorter; five
+    seeds or more of each. Where each seed has its run, it is the one that was compared as one of
+    the pair."""
     results = tuple(results)
     trained = {(r.model, r.seed): r.weights for r in results if r.command.startswith(PAIR)}
     arms: dict[tuple, list[Result]] = defaultdict(list)
@@ -58,7 +59,8 @@ def starts(results: Iterable[Result]) -> list[Start]:
             both = [over(sets, arms.get((FULL, name, study), ())) for name in (beside, model)]
             for how in [how for *way, how in arms if way == [SCRATCH, control]]:
                 epochs = json.loads(how)["epochs"]
-                if json.loads(how) == settings | {"epochs": epochs}:
+                alike = json.loads(how) == settings | {"epochs": epochs}
+                if alike and epochs >= settings["epochs"]:
                     scratch = over(sets, arms[SCRATCH, control, how])
                     one = compared(vcr, settings, epochs, scratch, *both)
                     made += [one] if one else []

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         check_own(rest, list(commands.choices[args.command]._option_string_actions))
         return args.run(args) or 0
     except KeyboardInterrupt as stopped:
-        print(f"vcr-zoo {args.command}: {stopped or 'stopped'}", file=sys.stderr)
+        print(f"vcr-zoo {args.command}: {str(stopped) or 'stopped'}", file=sys.stderr)
         return 130
     except (LookupError, ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error

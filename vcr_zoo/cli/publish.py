@@ -23,12 +23,13 @@ def run_package(args) -> None:
     from pathlib import Path
 
     from vcr_zoo import zoo
-    from vcr_zoo.card.evidence import check_words
+    from vcr_zoo.card.evidence import misspelled
     from vcr_zoo.training.settle import check_recipe, settled
 
     run, recipe = Path(args.run_folder), settled(args.name)
     check_recipe(run, args.name)
-    check_words(args.name, args.license)  # refused now, since later no card could be made
+    if wrong := misspelled(args.name, args.license):  # later no card could be made
+        raise ValueError("; ".join(wrong))
     if (recipe.vcr_alpha or recipe.vcr_beta) and not args.control:
         raise ValueError(f"{args.name} has VCR: give its control, --control NAME")
     entry = zoo.package(run, args.name, license=args.license, control=args.control)
@@ -118,7 +119,7 @@ def add_push(commands) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and stop")
     parser.add_argument("--private", action="store_true", help="create private repositories")
     parser.add_argument("--create-pr", action="store_true", help="propose, instead of committing")
-    parser.add_argument("--tag", default="v1", help="of these weights (default: v1)")
+    parser.add_argument("--tag", help="of these weights (default: v1)")
     parser.add_argument(
         "--overwrite", action="store_true", help="move a tag under which other weights lie"
     )
@@ -150,7 +151,9 @@ def run_push(args) -> int:
             raise ValueError("--control-run goes with --run and with --control, its name")
         run["runs"][args.control] = Path(args.control_run)
         names = [args.control, *names]
-    options = Options(args.private, args.create_pr, args.tag, args.overwrite)
+    if args.create_pr and (args.tag or args.overwrite):
+        raise ValueError("--create-pr proposes and tags nothing: leave --tag and --overwrite out")
+    options = Options(args.private, args.create_pr, args.tag or "v1", args.overwrite)
     return publish(names, args.org, options, dry_run=args.dry_run, **run)
 
 

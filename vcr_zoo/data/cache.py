@@ -368,8 +368,8 @@ def replace(new: Path, place: Path, work: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path):
-    """One builder at a time; the system lets go when the process ends, however it ends.
+def lock(path: Path, doing: str = "building in the cache"):
+    """One process at a time; the system lets go when the process ends, however it ends.
 
     Where a file system knows no locks, as Lustre may not, nobody waits and that is said.
     """
@@ -379,12 +379,12 @@ def lock(path: Path):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("waiting for another process that is building in the cache")
+            say(f"waiting for another process that is {doing}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            say(f"{path.parent} cannot be locked ({error.strerror}): build in it one at a time")
+            say(f"{path.parent} cannot be locked ({error.strerror}): one process at a time")
         yield
 
 

@@ -124,8 +124,11 @@ def get(name: str, folder: str | Path | None = None) -> str:
 
     Raises:
         LookupError: for an unknown name.
+        ValueError: for a folder given to pictures whose name says where they lie.
         OSError: if the set cannot be had, or what is in the cache is damaged.
     """
+    if folder is not None and is_own(name):
+        raise ValueError(f"{name} says where it lies: leave --folder out")
     if name in BASELINES:
         count = len(baseline(name, folder))
         return f"{name}: {count} tensors, {BASELINES[name].licence}, {BASELINES[name].attribution}"

@@ -11,7 +11,7 @@ import os
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -104,8 +104,9 @@ def below(place: Path) -> list[Path]:
     """
     found = []
     for folder, folders, names in os.walk(place, followlinks=True):
-        real, above = Path(folder).resolve(), Path(folder).parent.resolve()
-        if Path(folder) != place and (real == above or real in above.parents):
+        real = Path(folder).resolve()
+        above = [path.resolve() for path in Path(folder).parents if path.is_relative_to(place)]
+        if any(real == one or real in one.parents for one in above):
             raise ValueError(f"{folder} is a link to a folder that it lies in: remove it")
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
@@ -143,6 +144,12 @@ def from_folder(place: str) -> tuple[list[str], list[Labelled]]:
     parts = {top: PARTS[top] for top in tops if top in PARTS}
     if all(top.lower() in PARTS for top in tops):  # else one called Train may be a class
         parts = {top: PARTS[top.lower()] for top in tops}
+    beside = [top for top in tops if parts and top not in parts and pictures(below(root / top))]
+    trained = [p for top in parts if parts[top] == "train" for p in (root / top).iterdir()]
+    if beside and pictures(trained) and not any(path.is_dir() for path in trained):
+        parts = {}  # classes, one of them called train
+    elif beside and "train" in parts.values():
+        say(f"{root}: {', '.join(beside)} left out, beside the folders of parts")
     if "train" not in parts.values():
         if parts and len(parts) == len(tops):
             raise ValueError(f"{root} has {', '.join(parts)} and no train folder: name one train")
@@ -153,7 +160,7 @@ def from_folder(place: str) -> tuple[list[str], list[Labelled]]:
             if folder.name.startswith("."):  # what programs leave for themselves
                 continue
             files = below(folder)
-            paths = [path for path in files if path.suffix.lower() in ENDINGS]
+            paths = pictures(files)
             others.update(path.suffix for path in files if path.suffix.lower() not in ENDINGS)
             found += [(path, folder.name, part) for path in paths]
             empty += [folder] if not paths and part in ("", "train") else []
@@ -172,6 +179,11 @@ def from_folder(place: str) -> tuple[list[str], list[Labelled]]:
     number = {label: index for index, label in enumerate(classes)}
     items = [Labelled(str(path), path, number[label], part) for path, label, part in found]
     return classes, items
+
+
+def pictures(paths: Iterable[Path]) -> list[Path]:
+    """Those that end as pictures do."""
+    return [path for path in paths if path.suffix.lower() in ENDINGS]
 
 
 def from_shards(place: str) -> tuple[list[str], list[Labelled]]:

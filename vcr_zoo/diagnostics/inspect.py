@@ -209,7 +209,7 @@ def pictures(
 
     Raises:
         LookupError: for what is neither, or a folder that has other parts than `split`.
-        ValueError: for a limit below two.
+        ValueError: for a limit below two, or a level of labels of a folder, which has none.
     """
     if limit is not None and limit < 2:
         raise ValueError(f"pictures={limit}: how features vary takes two or more")
@@ -217,6 +217,8 @@ def pictures(
     by_name = data in DATASETS or is_own(data) or not root.is_dir()
     if by_name:  # or neither, which `load` refuses
         images = load(data, split, level)
+    elif level != "fine":
+        raise ValueError(f"--level {level} has no effect on {data}: leave it out")
     else:
         mode = "L" if data_config(model)["input_size"][0] == 1 else "RGB"
         images = ImageFolder(part_of(root, split))

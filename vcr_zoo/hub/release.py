@@ -10,7 +10,7 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
@@ -83,10 +83,10 @@ def release(
         entries[one] = zoo.Entry(one, **as_tuples(described[one]), hub=repository(org, one))
     if name not in described:
         file = evidence(name, entries, results).entry.verify()  # refused first if it lacks a card
-        weights, config = load_file(file), config_of(entries[name])
+        weights, config = zoo.tensors(file), config_of(entries[name])
         fields = zoo.fields_by_name(path).get(name, {})
     else:
-        fields, weights = described[name], load_file(runs[name] / WEIGHTS)
+        fields, weights = described[name], zoo.tensors(runs[name] / WEIGHTS)
         config = config_of(entries[name])
     found = evidence(name, entries, results)
     files = {
@@ -108,7 +108,7 @@ def of_run(run: Path, name: str, license: str, control: str | None, known) -> di
     control = None if name == control else control
     fields = zoo.described(run, name, license=license, control=control, known=known)
     check_recipe(run, name)
-    content = zoo.canonical(load_file(run / WEIGHTS))
+    content = zoo.canonical(zoo.tensors(run / WEIGHTS))
     return {**fields, "sha256": hashlib.sha256(content).hexdigest()}
 
 

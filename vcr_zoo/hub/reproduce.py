@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
 
 from vcr_zoo.card.book import add
 from vcr_zoo.card.evidence import CARDS, REPRODUCE, entry_called, evidence
@@ -19,7 +19,7 @@ from vcr_zoo.suite import OURS, Job, measured, slow, suite
 from vcr_zoo.training import parse
 from vcr_zoo.training.settle import check_recipe
 from vcr_zoo.transfer import matrix
-from vcr_zoo.zoo import Entry, canonical, manifest
+from vcr_zoo.zoo import Entry, canonical, manifest, tensors
 
 from .pull import commit_of, pull
 from .retrain import pair_again, trained_again, worse
@@ -149,6 +149,8 @@ def reproduce(
     """
     if jobs < 1 or (jobs > 1 and (record or not retrain)):
         raise ValueError(f"--jobs {jobs}: networks that --retrain compares at a time, 1 or more")
+    if record and quick:
+        raise ValueError("--record enters all that a card states: leave --quick out")
     if run is not None:
         if not record or retrain:
             raise ValueError("--run measures a run for its card: give --record, without --retrain")
@@ -156,7 +158,7 @@ def reproduce(
             raise FileNotFoundError(f"{run} is no folder of a run: it has no args.yaml")
         check_recipe(run, name)
         file = run / "model.safetensors"
-        sha256, model = hashlib.sha256(canonical(load_file(file))).hexdigest(), f"local-dir:{run}"
+        sha256, model = hashlib.sha256(canonical(tensors(file))).hexdigest(), f"local-dir:{run}"
     elif "/" in name:
         if record or retrain:
             raise ValueError(
@@ -219,6 +221,8 @@ def of_repository(name: str, *, quick: bool, cache, tell: Callable[[str], None])
     commit, sha256 = commit_of(file), hashlib.sha256(file.read_bytes()).hexdigest()
     ours = repo.partition("/")[2]
     results = read(download(repo, "results.jsonl", commit))
+    if any(type(r.settings.get("level", "")) is not str for r in results):
+        raise ValueError(f"{repo}: its results.jsonl names levels of labels that are no words")
     stated = [r for r in results if r.model == ours and r.command.startswith(REPRODUCE)]
     if not stated or any(r.weights != sha256 for r in stated):
         raise ValueError(f"{repo} states no numbers of these weights (sha256 {sha256[:12]}...)")
@@ -237,9 +241,12 @@ def check_card(repo: str, commit: str, stated: Sequence[Result]) -> None:
     """Refuse a card whose head states accuracies that its results have not.
 
     Raises:
-        ValueError: for one that does, or that states none.
+        ValueError: for one that does, that states none, or whose head cannot be read.
     """
-    card = ModelCard(download(repo, "README.md", commit).read_text())
+    try:
+        card = ModelCard(download(repo, "README.md", commit).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{repo}: the head of its card is no YAML: {error}") from None
     measured = {round(r.value, 6) for r in stated}
     claimed = [one.metric_value for one in card.data.eval_results or ()]
     if wrong := [value for value in claimed if value not in measured]:

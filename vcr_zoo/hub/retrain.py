@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from vcr_zoo.card.evidence import REPRODUCE, Evidence
 from vcr_zoo.card.gains import START, Gain
 from vcr_zoo.results import Result, hardware, read, versions
 from vcr_zoo.study.pair import RESULTS, pair
 from vcr_zoo.training import parse, train
-from vcr_zoo.zoo import half
+from vcr_zoo.zoo import half, tensors
 
 RUNS = Path("runs/reproduce")  # of pairs, while they are trained
 
@@ -77,7 +75,7 @@ def pair_again(
 
 def same_weights(run: Path, published: Path) -> bool:
     """Whether a run's weights, in the precision that was published, are the published ones."""
-    ours, theirs = load_file(run), load_file(published)
+    ours, theirs = tensors(run), tensors(published)
     fits = {value.dtype for value in theirs.values()}
     ours = {k: half(k, v) if theirs[k].dtype != v.dtype else v for k, v in ours.items()}
     return bool(fits) and all(ours[key].equal(value) for key, value in theirs.items())

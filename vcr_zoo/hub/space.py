@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from vcr_zoo import zoo
 from vcr_zoo.card import card_files, evidence
@@ -53,7 +52,7 @@ def space(out: Path) -> Path:
     for one in found:
         spectrum = card_files(one, folder=CARDS / one.entry.name)["spectrum.png"]
         for entry in (one.entry, one.partner):
-            files = weight_files(load_file(entry.verify()), config_of(entry))
+            files = weight_files(zoo.tensors(entry.verify()), config_of(entry))
             for name, content in {**files, "spectrum.png": spectrum}.items():
                 (out / entry.name).mkdir(exist_ok=True)
                 (out / entry.name / name).write_bytes(content)

@@ -33,7 +33,8 @@ COURSE = (  # what decides which pictures a batch of an epoch holds, and which b
     "naflex_loader naflex_train_seq_lens"
 ).split()
 
-DECIDED = ("lr", "weight_decay", "momentum", "betas", "eps")  # by options, of an optimizer
+# By options, of an optimizer
+DECIDED = ("lr", "lr_scale", "weight_decay", "momentum", "betas", "eps")
 LEARNING = "ssl_kwargs scale color_jitter color_jitter_prob grayscale_prob".split()  # of two views
 
 
@@ -309,6 +310,12 @@ def load_weights(parts: Parts, checkpoint: dict, path) -> None:
         raise ValueError(f"{path} does not fit {args.model}: {' '.join(first)}") from None
     if args.no_resume_opt:
         return
+    opt = getattr(checkpoint.get("args"), "opt", args.opt).lower()
+    if opt != args.opt:
+        raise ValueError(
+            f"{path} is of --opt {opt}, now {args.opt}: go on as before, or take its weights alone "
+            "by --no-resume-opt"
+        )
     if "optimizer" in checkpoint:
         groups = parts.optimizer.param_groups
         present = [{key: group[key] for key in DECIDED if key in group} for group in groups]

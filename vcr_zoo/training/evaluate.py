@@ -50,8 +50,10 @@ def open_pictures(data: str, split: str = "validation", level: str = "fine", cha
     """A split of a named data set, or of a folder of pictures.
 
     Raises:
-        ValueError: for neither.
+        ValueError: for neither, or a level of labels of a folder, which has none.
     """
+    if not is_named(data) and level != "fine":
+        raise ValueError(f"--level {level} has no effect on {data}: leave it out")
     if is_named(data) and split == "test":
         images = load_test(data, level=level)
         images.mode = "RGB" if channels == 3 else images.mode

@@ -491,8 +491,10 @@ def recipe_file(name: str) -> Path:
 
 
 def as_yaml(args: argparse.Namespace) -> str:
-    """The options of a run as a file that --config reads."""
-    known = {action.dest for action in parser()._actions} - {"help", "config", "overwrite"}
+    """The options of a run as a file that --config reads: what it computes, not what it began
+    with."""
+    once = {"help", "config", "overwrite", "dry_run", "resume", "wandb_resume_id"}
+    known = {action.dest for action in parser()._actions} - once
     values = {key: value for key, value in vars(args).items() if key in known}
     return yaml.safe_dump(values, sort_keys=True)
 

@@ -1,6 +1,7 @@
 """A run from arguments to a folder of weights."""
 
 import argparse
+import copy
 import json
 import logging
 import shutil
@@ -24,6 +25,7 @@ from .wiring import Parts, finish, wire
 
 log = logging.getLogger(__name__)
 
+WEIGHTS = "model.safetensors"
 INTERRUPTED = 75  # exit code of a run that was told to stop and saved; sysexits' "try again later"
 
 
@@ -109,7 +111,14 @@ def run_folder(args: argparse.Namespace) -> Path:
     )
     free = own or args.dry_run or args.overwrite
     checkpoints = any(folder.glob("*.pth.tar"))
-    if not free and (checkpoints or (folder / "model.safetensors").exists()):
+    known = checkpoints or any((folder / name).exists() for name in ("args.yaml", WEIGHTS))
+    held = next(folder.iterdir(), None) if folder.is_dir() else None
+    if held and args.overwrite and not (known or args.dry_run):
+        raise FileExistsError(
+            f"{folder} holds no run, but {held.name}, which --overwrite would remove: --experiment "
+            "NAME takes another folder"
+        )
+    if not free and (checkpoints or (folder / WEIGHTS).exists()):
         go_on = "--resume auto goes on with it, " if checkpoints else ""
         raise FileExistsError(
             f"{folder} already holds a run: {go_on}--overwrite begins again in its place, "
@@ -126,7 +135,7 @@ def resumed_from(args: argparse.Namespace, folder: Path) -> Path | None:
     """
     if args.resume == "auto":
         found = checkpoint.latest(folder)
-        if not found and (folder / "model.safetensors").exists() and not args.overwrite:
+        if not found and (folder / WEIGHTS).exists() and not args.overwrite:
             raise FileExistsError(
                 f"{folder} holds a finished run, without a checkpoint to go on from: --overwrite "
                 "begins again in its place, --experiment NAME takes another folder"
@@ -213,7 +222,10 @@ def _saver(parts: Parts, folder: Path, content, found, start: tuple) -> checkpoi
     folder.mkdir(parents=True, exist_ok=True)
     if parts.args.overwrite and not inside:  # only now that nothing can be refused any more
         _emptied(folder)
-    written = options.as_yaml(parts.args)
+    args = copy.copy(parts.args)
+    if inside:  # where it went on from is no part of what the whole run computes
+        args.start_epoch = None
+    written = options.as_yaml(args)
     checkpoint.write(folder / "args.yaml", lambda part: part.write_text(written))
     saver = checkpoint.Saver(parts, folder)
     if content and "saver" in content and found.parent.resolve() == folder.resolve():
@@ -272,12 +284,25 @@ def _validated(parts: Parts) -> dict:
     args = parts.args
     if parts.validation is None:
         return {}
-    if parts.eval_model_ema is not None and args.distributed and args.dist_bn:
-        ema = parts.task.get_trainable_module(ema=True)
-        distribute_bn(ema, args.world_size, args.dist_bn == "reduce")
-    model = parts.eval_model if parts.eval_model_ema is None else parts.eval_model_ema
+    model = _judged(parts)
     watch = parts.during if args.rank == 0 else None
     return validate(parts, model, watch and watch(unwrap_model(model)))
+
+
+def _judged(parts: Parts) -> nn.Module:
+    """The network that validation sees: the EMA if there is one, with batch norm's statistics of
+    all ranks; one that is kept on the CPU as a copy on the device."""
+    args, ema = parts.args, parts.eval_model_ema
+    if ema is None:
+        return parts.eval_model
+    elsewhere, shared = args.model_ema_force_cpu, args.distributed and args.dist_bn
+    model = copy.deepcopy(unwrap_model(ema)).to(parts.device) if elsewhere else ema
+    if shared:
+        whole = model if elsewhere else parts.task.get_trainable_module(ema=True)
+        distribute_bn(whole, args.world_size, args.dist_bn == "reduce")
+    if shared and elsewhere:
+        unwrap_model(ema).load_state_dict(model.state_dict())
+    return model
 
 
 def _row(parts: Parts, epoch: int, trained: dict, validated: dict) -> dict:
@@ -303,7 +328,7 @@ def main(
             return launch(argv)
         run = train(options.parse(argv), during=during)
     except KeyboardInterrupt as stopped:
-        print(f"{prog}: {stopped or 'stopped'}; --resume auto goes on", file=sys.stderr)
+        print(f"{prog}: {str(stopped) or 'stopped'}; --resume auto goes on", file=sys.stderr)
         return INTERRUPTED
     except FloatingPointError as error:
         print(f"{prog}: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import logging
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from vcr_zoo.placement import steps_of
 from vcr_zoo.results import closest
 
 from .loading import mixes
-from .options import SELF_SUPERVISED, as_yaml, parse
+from .options import SELF_SUPERVISED, as_yaml, parse, parser
 from .task import SCHEDULES as VCR_SCHEDULES
 
 SCHEDULES = (
@@ -92,12 +93,7 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
     known = list_optimizers()
     one_of(args, "opt", [*known, *(f"lookahead_{name}" for name in known)])
     regularizes = any((args.vcr_alpha, args.vcr_beta))
-    shaped = [f"--{name.replace('_', '-')}" for name in SHAPES if name in args.given]
-    if shaped and not {"vcr_alpha", "vcr_beta"} & {*args.given}:
-        raise ValueError(
-            f"{', '.join(shaped)} without weights would switch nothing on: add --vcr, or "
-            "--vcr-alpha and --vcr-beta"
-        )
+    check_shapes(args.given)
     if regularizes and get_optimizer_info(args.opt.removeprefix("lookahead_")).second_order:
         raise ValueError(
             f"--opt {args.opt} differentiates gradients again, which the penalty's closed form "
@@ -125,6 +121,8 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
         raise ValueError("mixing works on pairs: --keep-last could leave an odd batch")
     if args.keep_last and (args.train_img_sizes or args.train_batches_per_epoch):
         raise ValueError("--keep-last goes with one batch size, not with a schedule of sizes")
+    if args.keep_last and (args.aug_splits or args.aug_repeats):
+        raise ValueError("--keep-last counts pictures once: leave --aug-splits, --aug-repeats out")
     if args.torchscript:
         raise ValueError(
             "--torchscript: hooks, which VCR is made of, and torch.jit.script do not mix, and "
@@ -148,6 +146,16 @@ def settle(args: argparse.Namespace, device: torch.device) -> None:
         raise ValueError(
             "--naflex-loader gives padded token sequences of varied length, on which the "
             "statistics of VCR would count padding; leave --vcr-alpha and --vcr-beta at 0"
+        )
+
+
+def check_shapes(given: Collection[str]) -> None:
+    """Refuse options that shape VCR where none gives it weights, with a ValueError."""
+    shaped = [f"--{name.replace('_', '-')}" for name in SHAPES if name in given]
+    if shaped and not {"vcr_alpha", "vcr_beta"} & {*given}:
+        raise ValueError(
+            f"{', '.join(shaped)} without weights would switch nothing on: add --vcr, or "
+            "--vcr-alpha and --vcr-beta"
         )
 
 
@@ -194,7 +202,7 @@ def _self_supervised(args: argparse.Namespace) -> None:
         "--class-weight": args.class_weight,
         "--class-stats": args.class_stats,
         "--pos-weight": args.pos_weight,
-        "--smoothing": "smoothing" in args.given,
+        "--smoothing": args.smoothing != parser().get_default("smoothing"),
         "--head-init-scale": args.head_init_scale is not None,
         "--head-init-bias": args.head_init_bias is not None,
         "--train-img-sizes": args.train_img_sizes,
@@ -226,10 +234,16 @@ def _only_where_it_counts(args: argparse.Namespace) -> None:
         useless = of_timm[:-1]
     if not is_named(args.dataset) and args.label_level != "fine":
         useless = ("label_level",)
+    if not args.dataset.lower().startswith(("tfds/", "wds/", "hfids/")):
+        useless += ("epoch_repeats",)
     for name in useless:
         if getattr(args, name):
             what = args.dataset or "a folder"
             raise ValueError(f"--{name.replace('_', '-')} has no effect on {what}: leave it out")
+    if args.train_batch_sizes and not args.train_img_sizes:
+        raise ValueError("--train-batch-sizes are those of --train-img-sizes: give both")
+    if args.during and not args.val_split:
+        raise ValueError("--during looks at validation pictures, of which --val-split '' has none")
     missed = [n for n in args.save_epochs or () if n % args.val_interval and n != args.epochs]
     if missed:
         raise ValueError(

@@ -22,6 +22,7 @@ from timm.task import (
 )
 
 from .options import OPTIONS, read_yaml, spelled_out, vcr_settings
+from .settle import check_shapes
 from .task import regularized
 
 TASKS = (
@@ -40,7 +41,8 @@ STEPS = "vcr_steps"  # in the task's part of a checkpoint
 def launch(argv: list[str]) -> int:
     """Run the script named by --timm-script with the other options, VCR's excepted.
 
-    VCR's terms go to vcr.csv beside the script's summary.csv, or in the current folder.
+    VCR's terms go to vcr.csv beside the script's summary.csv if --output and --experiment say where
+    that is, else to --output or the current folder.
 
     Raises:
         ValueError: for a script that is not there, or that names no task class of timm's.
@@ -50,7 +52,12 @@ def launch(argv: list[str]) -> int:
     for names, settings in OPTIONS[TITLE]:
         if names[0].startswith(("--vcr", "--no-vcr")):
             own.add_argument(*names, **settings)
-    ours, theirs = own.parse_known_args(spelled_out(argv))
+    words = spelled_out(argv)
+    ours, theirs = own.parse_known_args(words)
+    flags = {word.partition("=")[0] for word in words}
+    check_shapes([action.dest for action in own._actions if flags & {*action.option_strings}])
+    if ours.vcr_every is None and any(w.startswith("--torchcompile") for w in theirs):
+        ours.vcr_every = 1  # as in `settle`
     script = Path(ours.timm_script)
     if not script.is_file():
         raise ValueError(f"--timm-script {script}: there is no such file")

@@ -41,7 +41,7 @@ from .options import SELF_SUPERVISED, vcr_settings
 from .randomness import seed_everything
 from .settle import one_of, settle
 from .sources import as_multilabel, check, class_names, open_split
-from .ssl import SelfSupervisedTask
+from .ssl import SelfSupervisedTask, heads_of
 from .task import regularized
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,8 @@ def wire(args: argparse.Namespace, device: torch.device) -> Parts:
     seen = copy.copy(train)  # the same pictures, before they are told how to be augmented
     train_loader = training_loader(args, train, *settings)
     task = create_task(args, model, data_config, device, dtype)
-    args.lr = args.lr or scaled_rate(args, train_loader.average_batch)
+    if args.lr is None:
+        args.lr = scaled_rate(args, train_loader.average_batch)
     return Parts(
         args=args,
         device=device,
@@ -218,23 +219,26 @@ def create_task(args, model: nn.Module, data_config: dict, device, dtype) -> Tra
             **common,
         )
         if args.distributed and args.sync_bn:
-            task.trainable_module = convert_sync_batchnorm(task.trainable_module)
+            for name, head in heads_of(task.trainable_module).items():  # `prepare` did the network
+                setattr(task.trainable_module, name, convert_sync_batchnorm(head))
         return task
     if args.kd_model_name:
-        return _distillation(args, model, common)
+        return _distillation(args, model, data_config, common)
     if args.task == "multilabel":
         kind = regularized(MultiLabelClassificationTask)
         return kind(model, threshold=args.multilabel_threshold, **common)
     return regularized(ClassificationTask)(model, **common)
 
 
-def _distillation(args, model: nn.Module, common: dict) -> TrainingTask:
+def _distillation(args, model: nn.Module, data_config: dict, common: dict) -> TrainingTask:
     if args.task == "multilabel":
         raise ValueError(
             "timm's distillation tasks have one label a picture, not --task multilabel"
         )
     teacher = args.kd_model_name
     check_name(teacher)
+    # timm undoes by it how the student's pictures were normalized, before the teacher sees them
+    model.pretrained_cfg = {**model.pretrained_cfg, **{k: data_config[k] for k in ("mean", "std")}}
     common |= {
         "student_model": model,
         "teacher_model": teacher,
@@ -242,18 +246,20 @@ def _distillation(args, model: nn.Module, common: dict) -> TrainingTask:
         "task_loss_weight": args.task_loss_weight,
     }
     if args.kd_distill_type == "feature":
-        return regularized(FeatureDistillationTask)(
-            student_feature_dim=args.kd_student_feature_dim,
-            teacher_feature_dim=args.kd_teacher_feature_dim,
-            **common,
-        )
-    if args.kd_distill_type == "token":
-        return regularized(TokenDistillationTask)(
-            distill_type=args.kd_token_distill_type, temperature=args.kd_temperature, **common
-        )
-    return regularized(LogitDistillationTask)(
-        loss_type=args.kd_loss_type, temperature=args.kd_temperature, **common
-    )
+        kind = FeatureDistillationTask
+        common["student_feature_dim"] = args.kd_student_feature_dim
+        common["teacher_feature_dim"] = args.kd_teacher_feature_dim
+    elif args.kd_distill_type == "token":
+        kind = TokenDistillationTask
+        common |= {"distill_type": args.kd_token_distill_type, "temperature": args.kd_temperature}
+    else:
+        kind = LogitDistillationTask
+        common |= {"loss_type": args.kd_loss_type, "temperature": args.kd_temperature}
+    task = regularized(kind)(**common)
+    if data_config["input_size"][0] == 1:  # of a teacher that was made for colours
+        for name in ("mean_kd", "std_kd"):
+            setattr(task.teacher, name, getattr(task.teacher, name).mean(dim=1, keepdim=True))
+    return task
 
 
 def criterion(args: argparse.Namespace) -> nn.Module:
@@ -344,7 +350,7 @@ def _metric(args: argparse.Namespace, validation, votes: bool) -> str:
     if args.task in SELF_SUPERVISED:
         names = ("loss", "top1") if votes else ("loss",)
         if not votes and "eval_metric" not in args.given:
-            return "loss"
+            args.eval_metric = "loss"
     one_of(args, "eval_metric", names)
     if args.eval_metric == "top5" and args.num_classes <= 5:
         raise ValueError(
@@ -368,7 +374,7 @@ def finish(parts: Parts) -> None:
         if task.has_ema():
             task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
     parts.eval_model = task.get_eval_model()
-    if task.has_ema() and not args.model_ema_force_cpu:
+    if task.has_ema():
         parts.eval_model_ema = task.get_eval_model(ema=True)
     if args.distributed:
         ids = [parts.device] if parts.device.type != "cpu" else None

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 
 def smallest(features: Tensor, k: int = 1) -> Tensor:
-    """Sum of the k smallest squared singular values of a batch: (b, d) -> ()."""
+    """Sum of the k smallest squared singular values of a batch: (b, d) -> (); NaN where it holds
+    what is no number."""
     f = features.float()
+    if not f.isfinite().all():
+        return f.sum() * float("nan")
     gram = f @ f.T if len(f) <= f.shape[1] else f.T @ f
     return torch.linalg.eigvalsh(gram)[:k].clamp(min=0).sum()
 

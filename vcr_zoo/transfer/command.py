@@ -82,6 +82,8 @@ def finetune(
         folder: keeps each run, in NETWORK-DATA-METHOD-SEED below it or, of one run, in itself.
         more: fields of every `Cell`.
     """
+    if overwrite and folder is None:
+        raise ValueError("--overwrite begins again in --folder, which was not given")
     if against and set(models) == {against}:
         raise ValueError(f"--against {against}: name another network, to be compared with it")
     models = [*models, *([against] if against else [])]
@@ -111,7 +113,8 @@ def finetune(
             flush=True,
         )
         if folder is not None:
-            print(f"timm.create_model('local-dir:{kept}', pretrained=True)")
+            ours = "import timm, vcr_zoo; " if len(cell.networks) > 1 else ""
+            print(f"{ours}timm.create_model('local-dir:{kept}', pretrained=True)")
             print(f"vcr-zoo predict {shlex.quote(str(kept))} PICTURE")
     if len(measured) > 1:
         first = "full" if "full" in methods else methods[0]
@@ -177,6 +180,8 @@ def depth(
         test: dict[int, list[float]] = {}
         at = partial(measured_at, template, seeds, out, test)
         means = narrow(at, len(names)) if search else {t: at(t) for t in range(len(names) + 1)}
+        if not test:
+            raise FloatingPointError(f"{label}: no depth could be trained; lower --lr")
         curves[label], choice[label] = test, best_depth(means)
         if ties := [t for t in means if means[t] == means[choice[label]] and t != choice[label]]:
             others = ", ".join(map(str, sorted(ties)))
@@ -187,7 +192,12 @@ def depth(
     largest = None if None in sizes else max(sizes)
     whole = (*options, ("depth", 0))
     alone = Cell(model, data, "depth", seeds[0], options=whole, size=largest, **more)
-    rows = compared(alone, names, chosen(alone, out)) if alike else None
+    rows = None
+    if alike:
+        try:
+            rows = compared(alone, names, chosen(alone, out))
+        except FloatingPointError as error:
+            print(f"what the target alone teaches is not drawn: {error}", file=sys.stderr)
     title = f"{model} on {data}"
     draw(curves, choice, names, picture, rows, title)
     label, t = list(choice.items())[-1]
@@ -200,15 +210,20 @@ def depth(
 def measured_at(
     template: Cell, seeds: Sequence[int], out: str | Path, test: dict[int, list[float]], t: int
 ) -> float:
-    """Mean validation accuracy at a depth; accuracies on test go to `test`."""
+    """Mean validation accuracy at a depth, -1 if training diverged there; accuracies on test go to
+    `test`."""
     options = tuple(sorted({**dict(template.options), "depth": t}.items()))
     each = []
+    what = f"{template.model} on {template.size or 'all'} pictures of {template.data}, depth {t}"
     for seed in seeds:
         cell = replace(template, seed=seed, options=options)
-        each.append(measure(cell, out, progress=sys.stderr.isatty()))
+        try:
+            each.append(measure(cell, out, progress=sys.stderr.isatty()))
+        except FloatingPointError as error:  # a bad depth, at this rate
+            print(f"{what}, seed {seed}: {error}", file=sys.stderr)
+            return -1.0
     test[t] = [results["top1"].value for results in each]
     mean = statistics.fmean(results["validation_top1"].value for results in each)
-    what = f"{template.model} on {template.size or 'all'} pictures of {template.data}, depth {t}"
     tested = statistics.fmean(test[t])
     print(f"{what}: validation {100 * mean:.2f} %, test {100 * tested:.2f} %", flush=True)
     return mean

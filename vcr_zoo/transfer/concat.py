@@ -100,10 +100,14 @@ def vcr_concat(pretrained: bool = False, **kwargs) -> Concat:
     return build_model_with_cfg(Concat, "vcr_concat", pretrained, **kwargs)
 
 
-def concat(models: Sequence[nn.Module]) -> Concat:
+def concat(models: Sequence[nn.Module], input_size: Sequence[int] | None = None) -> Concat:
     """Networks that timm built, with their weights, as one without a head.
 
     Features are not yet brought to one scale: `normalize` does so.
+
+    Args:
+        input_size: of the pictures that every network gets (channels, height, width); None: each
+            those of its own size.
 
     Raises:
         ValueError: for fewer than two networks, or different numbers of input channels.
@@ -118,7 +122,8 @@ def concat(models: Sequence[nn.Module]) -> Concat:
             raise TypeError(f"{type(model).__name__} was not built by timm.create_model")
         parts.append([architecture, get_model_args(model)])
         config = resolve_model_data_config(model)
-        preparation.append([*(list(config[k]) for k in ("mean", "std")), *config["input_size"][1:]])
+        size = (input_size or config["input_size"])[1:]
+        preparation.append([*(list(config[k]) for k in ("mean", "std")), *size])
     channels = {getattr(m, "in_chans", 3) for m in models}
     if len(channels) > 1:
         raise ValueError(f"networks take {sorted(channels)} channels: build them with one number")

@@ -103,6 +103,9 @@ class Delta(Method):
     def load(self, state: dict[str, Tensor]) -> None:
         self._weights = dict(state)
 
+    def begin(self, run: "Finetuner") -> None:
+        self._weights = {name: value.to(run.device) for name, value in self._weights.items()}
+
 
 class Note:
     """A forward hook that keeps a place's features, averaged over positions: (b, d).

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vcr_zoo.data import Images
-from vcr_zoo.features import data_config, weights_sha256
-from vcr_zoo.placement import LAYERS, Trace, attach, split
+from vcr_zoo.features import data_config, network_sha256, weights_sha256
+from vcr_zoo.placement import LAYERS, attach, split
 from vcr_zoo.results import closest
 from vcr_zoo.training import checkpoint
 from vcr_zoo.training.randomness import MODEL, seed_everything
@@ -201,6 +201,7 @@ class Finetuner:
             **json.loads(json.dumps({**self.method.settings(), **asdict(self.settings)})),
             "classes": list(train.classes),
             "weights": weights_sha256(model),
+            "network": network_sha256(model),
             "data": [train.fingerprint, validation.fingerprint],
             "processes": self.world_size,
         }
@@ -341,7 +342,7 @@ class Finetuner:
 
     def layers(self, t: int) -> list[str]:
         """Layers of the settings that depth t leaves to be regularized."""
-        trace = Trace(self.model, self.config["input_size"])
+        trace = self.blocks.trace  # of the network before a method put anything into it
         frozen, found = self.blocks.frozen(t).modules, []
         for word in split(self.settings.vcr_layers):
             if word == "pooled":

@@ -36,10 +36,13 @@ class JointHead(Method):
         return run.blocks.head
 
 
-def averaging(networks: Sequence[nn.Module]) -> Concat:
+def averaging(networks: Sequence[nn.Module], input_size: Sequence[int] | None = None) -> Concat:
     """Networks with linear heads for the same classes as one, whose logits are their mean.
 
     The heads lie side by side, divided by the number of networks.
+
+    Args:
+        input_size: as for `concat`.
 
     Raises:
         ValueError: for heads that are not linear, or of different numbers of classes.
@@ -49,7 +52,7 @@ def averaging(networks: Sequence[nn.Module]) -> Concat:
         raise ValueError("networks are joined by their linear classifiers; one has another")
     if len({head.out_features for head in heads}) > 1:
         raise ValueError("networks to be joined tell different numbers of classes apart")
-    joined = concat(networks)
+    joined = concat(networks, input_size)
     joined.reset_classifier(heads[0].out_features)
     n = len(heads)
     with torch.no_grad():
@@ -64,9 +67,10 @@ def naive(
     """Networks as one, each brought to one scale on the train pictures: to be fine-tuned whole.
 
     Args:
-        input_size: of the pictures (channels, height, width); None: the first network's own.
+        input_size: of the pictures that every network gets (channels, height, width); None: each
+            those of its own size.
     """
-    joined = concat(networks)
+    joined = concat(networks, input_size)
     normalize(joined, features(resized(joined, input_size), train).x)
     return joined
 
@@ -100,5 +104,5 @@ def two_stage(
     second = replace(
         settings, epochs=epochs, lr=lr, warmup_epochs=0, patience=0, vcr_alpha=0.0, vcr_beta=0.0
     )
-    joined = averaging(first)
+    joined = averaging(first, settings.input_size)
     return Finetuner(joined, train, validation, JointHead(), second, folder=folder, **more).run()

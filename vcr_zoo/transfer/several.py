@@ -166,11 +166,15 @@ def run(
 
     Raises:
         ValueError: for several seeds that would be the same networks, or saved in one folder.
+        FileExistsError: for a folder that holds a network.
     """
     given = {"a network": names, "--long": [long] if long else [], "--output": [save or "{seed}"]}
     for what, texts in given.items():
         if len(seeds) > 1 and any("{seed}" not in text for text in texts):
             raise ValueError(f"several seeds, but {what} is the same for all: put {{seed}} in it")
+    for folder in [save.replace("{seed}", str(seed)) for seed in seeds] if save else []:
+        if any((Path(folder) / name).exists() for name in ("config.json", "model.safetensors")):
+            raise FileExistsError(f"{folder} holds a network already: choose another --output")
     found = []
     for seed in dict.fromkeys(seeds):
         *own, one, folder = (

@@ -51,6 +51,7 @@ def logme(features: Features) -> float:
     """
     check(train=features)
     x = features.x.double()
+    x = x / x.square().mean().sqrt().clamp(min=1e-300)  # the evidence does not depend on scale
     n, d = x.shape
     u, s, _ = torch.linalg.svd(x, full_matrices=False)
     labels = torch.nn.functional.one_hot(features.y, len(features.classes)).to(x)  # (n, k)

@@ -7,7 +7,7 @@ import inspect
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +19,7 @@ from torch import nn
 
 from vcr_zoo.data import Images, load, load_test
 from vcr_zoo.data.load import row_with
-from vcr_zoo.features import find_model, load_model, weights_sha256
+from vcr_zoo.features import find_model, load_model, network_sha256, weights_sha256
 from vcr_zoo.results import Result, append, closest, paired, read, versions
 
 from .bss import BSS
@@ -131,7 +131,7 @@ def belong(method: str, methods: Sequence[str], options: tuple) -> tuple[tuple[s
 
     Raises:
         LookupError: for an option that is none of any method.
-        ValueError: for a value of the wrong type.
+        ValueError: for a value of the wrong type, or places of VCR without its weights.
     """
     own, chosen = {name: hints_of(name) for name in methods}, {}
     for name, value in sorted(options, key=lambda option: "." in option[0]):
@@ -150,6 +150,11 @@ def belong(method: str, methods: Sequence[str], options: tuple) -> tuple[tuple[s
         check_type(short, value, there[short])
         if (not dot or owner == method) and short in own[method]:
             chosen[short] = value
+    if "vcr_layers" in chosen and not any(map(chosen.get, ("vcr_alpha", "vcr_beta"))):
+        raise ValueError(
+            f"--set vcr_layers={chosen['vcr_layers']} regularizes nothing without weights: give "
+            "--vcr-alpha and --vcr-beta too, or leave it out"
+        )
     return tuple(sorted(chosen.items()))
 
 
@@ -325,7 +330,8 @@ def blank(cell: Cell, options: dict) -> Result:
         value=0.0,
         seed=cell.seed,
         settings={"level": cell.level, "size": cell.size, "test": cell.test, **kept},
-        weights=fingerprint(cell.networks),
+        weights=fingerprint(cell.networks, weights_sha256),
+        network=fingerprint(cell.networks, network_sha256),
         fingerprint=hashlib.sha256(digest.encode()).hexdigest(),
         versions=versions(),
         command=cell.command,
@@ -333,9 +339,9 @@ def blank(cell: Cell, options: dict) -> Result:
 
 
 @functools.lru_cache(maxsize=8)
-def fingerprint(networks: tuple[str, ...]) -> str:
-    """sha256 of the weights of a network or of several joined."""
-    each = [weights_sha256(network(name)) for name in networks]
+def fingerprint(networks: tuple[str, ...], of: Callable[[nn.Module], str]) -> str:
+    """sha256 of the weights of a network, or of what else makes it, or of several joined."""
+    each = [of(network(name)) for name in networks]
     return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
 
 
