@@ -104,6 +104,8 @@ def test_of_a_mistyped_path_the_folder_beside_it_is_meant(tmp_path):
     (tmp_path / "pictures").mkdir()
     with pytest.raises(LookupError, match=rf"Closest: {tmp_path}/pictures\. `vcr-zoo data list`"):
         load(f"{tmp_path}/picture@32")
+    with pytest.raises(LookupError, match="pictures@x: expected a number of pixels after @"):
+        load(f"{tmp_path}/pictures@x")
     with pytest.raises(LookupError, match=r"and no folder\. `vcr-zoo data list`"):
         load(f"{tmp_path}/nothing/fmnist")
 

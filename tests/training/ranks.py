@@ -10,13 +10,15 @@ import sys
 import time
 
 import torch
-from ports import free_port
+from ports import free_ports
 from timm.utils import unwrap_model
 
 from vcr_zoo.training import parse, train
 from vcr_zoo.training.distributed import start
 from vcr_zoo.training.loop import Meter, Watch, updates
 from vcr_zoo.training.wiring import finish, wire
+
+PORTS = free_ports()
 
 
 def gradients(argv: list[str], out: str) -> None:
@@ -51,7 +53,7 @@ def main() -> None:
 
 def run(order: dict) -> dict:
     """Exit codes of the ranks of one task, and how long they took after a rank was lost."""
-    ranks, port = order["ranks"], free_port()
+    ranks, port = order["ranks"], next(PORTS)
     pids = []
     for rank in range(ranks):
         pid = os.fork()

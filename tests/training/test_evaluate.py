@@ -48,6 +48,8 @@ def test_what_cannot_be_evaluated_is_refused(run, pictures, tmp_path):
     model = load_model(run.folder)
     with pytest.raises(OSError, match=r"killing\.py cannot be read as a picture"):
         predict(model, [__file__.replace("test_evaluate", "killing")])
+    with pytest.raises(OSError, match=f"{tmp_path} is a folder: give pictures"):
+        predict(model, [tmp_path])
     absent, there = pictures / "train" / "class2" / "0.pgn", pictures / "train" / "class2" / "0.png"
     with pytest.raises(FileNotFoundError, match=f"no picture {absent}. Closest: .*{there}"):
         predict(model, [absent])

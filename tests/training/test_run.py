@@ -19,8 +19,8 @@ from timm.scheduler import create_scheduler_v2
 
 from vcr_zoo.training import checkpoint, loop, main, parse, report, run, train
 from vcr_zoo.training.evaluate import evaluate, open_pictures
-from vcr_zoo.training.loading import PATIENCE
 from vcr_zoo.training.randomness import Order, seed_everything
+from vcr_zoo.training.workers import PATIENCE
 
 
 def weights(folder):

@@ -4,7 +4,6 @@ A program of its own, because a process that forks must not have trained before.
 """
 
 import os
-import random
 import sys
 
 import torch
@@ -15,9 +14,9 @@ from vcr_zoo.transfer.dr_tune import DRTune
 from .tuning import run_of, small
 
 
-def rank(number: int, port: int, out: str) -> None:
+def rank(number: int, out: str) -> None:
     torch.set_num_threads(1)
-    where = f"tcp://127.0.0.1:{port}"
+    where = f"file://{out}/group"
     dist.init_process_group("gloo", init_method=where, rank=number, world_size=2)
     run = run_of(DRTune(bank=20), settings=small(head_epochs=1, epochs=3, vcr_alpha=0.1))
     labels = run.train.batches.order()
@@ -34,12 +33,11 @@ def rank(number: int, port: int, out: str) -> None:
 
 
 def main(out: str) -> int:
-    port = random.randrange(20_000, 60_000)
     pids = []
     for number in range(2):
         pid = os.fork()
         if not pid:
-            rank(number, port, out)
+            rank(number, out)
             os._exit(0)
         pids.append(pid)
     return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)

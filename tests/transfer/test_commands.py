@@ -5,6 +5,7 @@ import pytest
 from vcr_zoo.cli import main
 from vcr_zoo.data import DATASETS
 from vcr_zoo.results import read
+from vcr_zoo.training.checkpoint import umask
 from vcr_zoo.transfer import matrix, rank, several
 
 from .made import network, pictures
@@ -75,7 +76,8 @@ def test_concat_shows_controls_and_likeness_and_saves(known, capsys):
     printed = capsys.readouterr().out
     assert all(arm in printed for arm in ("one short run", "one long run", "CKA"))
     assert "over seeds" not in printed and str(out) in printed
-    assert (known / "joined" / "model.safetensors").exists()
+    mask = umask()
+    assert (known / "joined" / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
     assert len(read(out)) == 4 * 4 and f"{known}/b-0" in read(out)[0].command
 
 

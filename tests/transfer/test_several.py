@@ -89,7 +89,7 @@ def test_gains_over_seeds_are_paired():
     arms, likeness = over_seeds([once(0.9, 0.8, right[1]), once(0.7, 0.5, right[1])])
 
     gain = paired([0.1, 0.2]).scaled(100)
-    (line,) = (line for line in report(arms, likeness).splitlines() if "one short run" in line)
+    (line,) = (line for line in report(arms, likeness).splitlines() if "one network" in line)
     assert line.endswith(str(gain)) and " 65.00" in line
     assert "+50.00 [" in line  # of the two pictures, one is won
 

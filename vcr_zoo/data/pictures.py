@@ -175,7 +175,8 @@ def naming(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"picture {name} is refused: {error}") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ValueError(f"picture {name} does not decode: {error}") from None
+        why = "no picture format known here" if "cannot identify" in str(error) else error
+        raise ValueError(f"picture {name} does not decode: {why}") from None
 
 
 def opened(item: Item) -> Image.Image:

@@ -453,19 +453,35 @@ def export(parts: Parts, folder: Path) -> nn.Module:
         if name not in split
     }
     model.load_state_dict(weights)
-    whole = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
     config = {"pretrained_cfg": {"tag": options.run_name(args).partition(".")[2]}}
     if len(parts.classes) == args.num_classes:
         config["label_names"] = parts.classes
     if not args.pretrained:  # what timm says of the weights that it has itself
         for claim in ("license", "origin_url", "paper_ids", "notes", "description"):
             model.pretrained_cfg.pop(claim, None)
+    save_network(model, folder, config, parts.data_config)
+    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+def save_network(
+    model: nn.Module, folder: Path, config: dict | None = None, data_config: dict | None = None
+) -> None:
+    """config.json and model.safetensors, for timm.create_model("local-dir:FOLDER").
+
+    Args:
+        config: what else is to stand in config.json.
+        data_config: how pictures are prepared; None: as the model's own configuration says.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.state_dict().items()
+    }
     write(
         folder / "config.json",
-        lambda part: save_config_for_hf(model, part, config, data_config=parts.data_config),
+        lambda part: save_config_for_hf(model, part, config, data_config=data_config),
     )
     write(  # last: where they are, the run is finished
         folder / "model.safetensors",
-        lambda part: safetensors.torch.save_file(whole, part, metadata={"format": "pt"}),
+        lambda part: safetensors.torch.save_file(weights, part, metadata={"format": "pt"}),
     )
-    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

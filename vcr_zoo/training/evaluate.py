@@ -164,6 +164,8 @@ def predict(
         except FileNotFoundError:
             near = closest_path(path, Path.is_file)
             raise FileNotFoundError(f"there is no picture {path}.{near}") from None
+        except IsADirectoryError:
+            raise IsADirectoryError(f"{path} is a folder: give pictures, {path}/* say") from None
         except OSError as error:
             raise OSError(f"{path} cannot be read as a picture: {error}") from None
         with torch.inference_mode():

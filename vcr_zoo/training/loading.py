@@ -5,11 +5,7 @@ the device, augmented and mixed. What a batch holds depends on (seed, epoch, ste
 """
 
 import argparse
-import atexit
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 
 import torch
@@ -29,32 +25,10 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from vcr_zoo.data import Batches, Images
 
-from . import randomness
+from . import randomness, workers
 from .options import SELF_SUPERVISED
 from .randomness import KeyedBatches, Order, Seeded, SeededErasing
 from .sources import Readable
-
-PATIENCE = 60  # seconds
-OVER = multiprocessing.RawValue("b", 0)  # whether the process that has workers is ending
-atexit.register(lambda: setattr(OVER, "value", 1))  # before multiprocessing ends the workers
-
-
-class Patient:
-    """A worker's start. Told to stop together with the run, as torchrun, Slurm and `timeout` do, it
-    gives the run that time to save, which would fail without its workers."""
-
-    def __init__(self, begin: Callable[[int], None] | None):
-        self.begin, self.over = begin, OVER
-
-    def __call__(self, number: int) -> None:
-        signal.signal(signal.SIGTERM, self.told)
-        if self.begin is not None:
-            self.begin(number)
-
-    def told(self, *_) -> None:
-        if self.over.value:
-            os._exit(0)
-        signal.alarm(PATIENCE)
 
 
 class Loader:
@@ -64,7 +38,7 @@ class Loader:
         self.args, self.source, self.device, self.dtype = args, source, device, dtype
         inner = getattr(source, "loader", source)
         if isinstance(inner, DataLoader):
-            inner.worker_init_fn = Patient(inner.worker_init_fn)
+            workers.tend(inner)
         self.mixup, self.erasing = mixup, erasing
         self.limit = limit  # pictures of this rank that are no padding; None: all
         self.average_batch = float(args.batch_size)

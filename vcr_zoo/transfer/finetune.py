@@ -6,10 +6,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import torch.distributed as dist
-from timm.models._hub import save_config_for_hf
 from timm.optim import (
     create_optimizer_v2,
     list_optimizers,
@@ -30,7 +28,7 @@ from vcr_zoo.training.randomness import MODEL, seed_everything
 
 from .frozen import Blocks, activation, tail
 from .method import Batch, Method
-from .scores import log_loss, top1
+from .scores import log_loss, probabilities, top1
 from .views import LIMIT, Views
 
 
@@ -504,7 +502,7 @@ class Finetuner:
                 f"epoch {self.epoch}: scores of validation pictures are not finite; lower lr or "
                 "clip_grad"
             )
-        p = logits.softmax(dim=1)
+        p = probabilities(logits)
         row = {"epoch": self.epoch, "train_loss": loss, "top1": top1(p, y)}
         row |= {"log_loss": log_loss(p, y), "frozen": self.frozen}
         self.history.append(row)
@@ -541,21 +539,9 @@ class Finetuner:
         checkpoint.write(self.folder / checkpoint.LAST, lambda part: torch.save(state, part))
 
     def export(self) -> None:
-        """config.json and model.safetensors, for timm.create_model("local-dir:FOLDER")."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: tensor.detach().cpu().contiguous().clone()
-            for name, tensor in self.model.state_dict().items()
-        }
+        """The network with its classes' names, for timm.create_model("local-dir:FOLDER")."""
         config = {"label_names": list(self.classes)}
-        checkpoint.write(
-            self.folder / "model.safetensors",
-            lambda part: safetensors.torch.save_file(weights, part, metadata={"format": "pt"}),
-        )
-        checkpoint.write(
-            self.folder / "config.json",
-            lambda part: save_config_for_hf(self.model, part, config, data_config=self.config),
-        )
+        checkpoint.save_network(self.model, self.folder, config, self.config)
 
 
 def check(train: Images, validation: Images) -> None:
@@ -600,7 +586,7 @@ def predict(model: nn.Module, images: Images, settings: Settings) -> tuple[Tenso
         enabled=bool(settings.amp),
     )
     with cast:
-        outputs = [(model(x).float().softmax(dim=1).cpu(), y.cpu()) for x, y in views.epoch()]
+        outputs = [(probabilities(model(x).cpu()), y.cpu()) for x, y in views.epoch()]
     return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
 

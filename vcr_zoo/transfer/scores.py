@@ -10,6 +10,11 @@ def scores(probabilities: Tensor, y: Tensor) -> dict[str, float]:
     return {measure.__name__: measure(probabilities, y) for measure in measures}
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension, in float64: in float32 classes 104 apart have none."""
+    return logits.double().softmax(dim=-1)
+
+
 def top1(probabilities: Tensor, y: Tensor) -> float:
     """Share of pictures whose most probable class is theirs: (n, k), (n,)."""
     return (probabilities.argmax(dim=1) == y).double().mean().item()

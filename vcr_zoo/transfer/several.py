@@ -8,21 +8,21 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from vcr_zoo.data import Images, load, load_test
 from vcr_zoo.diagnostics.cka import pairwise
 from vcr_zoo.features import Features, features, load_model, weights_sha256
 from vcr_zoo.results import Result, append, paired, versions
+from vcr_zoo.training.checkpoint import save_network
 
 from .average import logits_of_each
 from .compare import bootstrap
 from .concat import concat, normalize, scaling
 from .matrix import fingerprint, group_numbers
-from .scores import scores
+from .scores import probabilities, scores
 
-JOINED, LONG = "side by side", "one long run"
+JOINED, LONG, SHORT = "side by side", "one long run", "one short run"
 SHOWN = {"top1": 100, "per_class": 100, "log_loss": 1}  # metric: factor
 
 
@@ -70,12 +70,12 @@ def several(
     splits = scaled([*frozen, features(joined, test, cache=cache)], joined.widths, per)
     normalize(joined, frozen[0].x, per)
     if save is not None:
-        save_for_hf(joined, str(save), safe_serialization=True)
+        save_network(joined, Path(save))
     each = zip(*(columns(split, joined.widths) for split in splits), strict=True)
     alone = logits_of_each(*zip(*each, strict=True))  # (N, n, k)
     y = splits[-1].y
     arms = {
-        "one short run": arm(alone, y, test),
+        SHORT: arm(alone, y, test),
         "averaged logits": arm(alone.mean(dim=0, keepdim=True), y, test),
         JOINED: arm(logits_of_each(*([split] for split in splits)), y, test),
     }
@@ -98,7 +98,7 @@ def columns(given: Features, widths: Sequence[int]) -> list[Features]:
 
 def arm(logits: Tensor, y: Tensor, test: Images) -> Arm:
     """Means over networks: (N, n, k), (n,)."""
-    each = [scores(z.softmax(dim=-1), y) for z in logits]
+    each = [scores(probabilities(z), y) for z in logits]
     mean = {name: fmean(one[name] for one in each) for name in each[0]}
     right = (logits.argmax(dim=-1) == y).double().mean(dim=0)
     return Arm([mean], [right], group_numbers(test))
@@ -126,7 +126,8 @@ def report(arms: dict[str, Arm], likeness: Tensor) -> str:
     lines = ["  ".join([head, *gains[: 1 + (seeds > 1)]])]
     for name, one in arms.items():
         means = [f * fmean(m[metric] for m in one.metrics) for metric, f in SHOWN.items()]
-        line = f"{name:16}  {means[0]:6.2f}  {means[1]:9.2f}  {means[2]:8.4f}"
+        shown = name if LONG in arms or name != SHORT else "one network"
+        line = f"{shown:16}  {means[0]:6.2f}  {means[1]:9.2f}  {means[2]:8.4f}"
         if name != JOINED:
             pairs = zip(arms[JOINED].right, one.right, strict=True)
             won = torch.stack([a - b for a, b in pairs]).mean(dim=0)
