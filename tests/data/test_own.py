@@ -199,7 +199,7 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
         ([("a.png", b"x"), ("a.cls", b"cat")], "no class number"),
         (
             [*sample(1), ("a.png", b"no picture"), ("a.cls", b"0")],
-            "a of .* does not decode: no picture format",
+            "a of .* does not decode: no picture of",
         ),
         ([], "two classes are needed"),
     ],

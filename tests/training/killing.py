@@ -77,7 +77,8 @@ def progresses(pids: list[int], listening: int) -> bool:
     """
     while not select.select([listening], [], [], 0.02)[0]:
         codes = [ended(pid) for pid in pids]
-        assert not any(codes), f"a run that nobody killed ends with {codes}"
+        if any(codes):
+            raise RuntimeError(f"a run that nobody killed ends with {finished(pids)}")
         if None not in codes:
             return False
     return bool(os.read(listening, 1))

@@ -14,7 +14,7 @@ PICTURES = TensorDataset(torch.arange(12.0))
 
 
 class Hanging(workers.Worker):
-    """The first one waits for ever before it gets to its work."""
+    """The first one waits for ever before it says that it is there."""
 
     count = multiprocessing.Value("i", 0)
 
@@ -29,11 +29,10 @@ class Hanging(workers.Worker):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are not forked elsewhere")
 def test_a_worker_that_does_not_come_up_is_forked_again(monkeypatch, caplog):
-    monkeypatch.setattr(workers, "SOON", 1)
+    monkeypatch.setattr(workers, "SOON", (5, 60))
     monkeypatch.setattr(workers.Forks, "Process", Hanging)
-    loader = DataLoader(
-        PICTURES, batch_size=4, num_workers=2, multiprocessing_context=workers.Forks()
-    )
+    how = {"multiprocessing_context": workers.Forks(), "timeout": 120}
+    loader = DataLoader(PICTURES, batch_size=4, num_workers=2, **how)
 
     batches = [x.tolist() for (x,) in loader]
 
@@ -41,10 +40,18 @@ def test_a_worker_that_does_not_come_up_is_forked_again(monkeypatch, caplog):
     assert Hanging.count.value == 3 and caplog.text.count("did not come up") == 1
 
 
-@pytest.mark.parametrize("version, ours", [((3, 11, 7), True), ((3, 12, 0), False)])
+@pytest.mark.parametrize(
+    "method, version, ours",
+    [
+        (None, (3, 11, 7), True),
+        ("fork", (3, 10, 0), True),
+        ("spawn", (3, 11, 7), False),
+        (None, (3, 12, 0), False),
+    ],
+)
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are not forked elsewhere")
-def test_forks_are_watched_where_python_can_hang(monkeypatch, version, ours):
-    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: None)
+def test_forks_are_watched_where_python_can_hang(monkeypatch, method, version, ours):
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: method)
     monkeypatch.setattr(workers.sys, "version_info", version)
     loader, none = (DataLoader(PICTURES, num_workers=count) for count in (1, 0))
 

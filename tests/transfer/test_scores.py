@@ -3,7 +3,7 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from vcr_zoo.transfer.scores import calibration_error, log_loss, per_class, probabilities, top1
+from vcr_zoo.transfer.scores import calibration_error, log_loss, per_class, softmax, top1
 
 
 def made(n=500, k=6):
@@ -45,7 +45,7 @@ def test_certain_and_right_is_calibrated():
 def test_logits_far_apart_lose_as_much_as_they_are_apart():
     """In float32 the lesser probability would be zero, and cost 708 nats."""
     logits = torch.tensor([[0.0, 200.0], [0.0, -200.0]])
-    assert log_loss(probabilities(logits), torch.tensor([0, 0])) == pytest.approx(100)
+    assert log_loss(softmax(logits), torch.tensor([0, 0])) == pytest.approx(100)
 
 
 def test_probability_zero_gives_a_finite_log_loss():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vcr_zoo.training.options import continues
-from vcr_zoo.transfer.several import JOINED, LONG
+from vcr_zoo.transfer.several import JOINED, LONG, SHORT
 
 from .bearing import (
     Known,
@@ -228,7 +228,7 @@ PAPERS = (
                 "and not because each run is shorter (the control that the paper lacks: "
                 "joined less one short run)",
                 "",
-                arms(JOINED, "one short run"),
+                arms(JOINED, SHORT),
                 BY_CONCAT,
             ),
             Claim(

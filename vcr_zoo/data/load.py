@@ -56,7 +56,7 @@ def row_of(name: str) -> Dataset:
         if Path(name).is_dir():
             raise LookupError(f"{name!r} is a folder and no data set's name: give folder/{name}")
         place, at, size = name.rpartition("@")
-        if at and Path(place).is_dir():
+        if at and place and not size.isdigit() and Path(place).is_dir():
             raise LookupError(f"{name}: expected a number of pixels after @, got {size!r}")
         raise LookupError(
             f"no data set {name!r}, and no folder.{meant(name)} `vcr-zoo data list` "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from .dataset import Pictures
@@ -175,7 +175,8 @@ def naming(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"picture {name} is refused: {error}") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        why = "no picture format known here" if "cannot identify" in str(error) else error
+        unknown = isinstance(error, UnidentifiedImageError)  # whose text names our buffer
+        why = "no picture of a format that Pillow knows" if unknown else error
         raise ValueError(f"picture {name} does not decode: {why}") from None
 
 

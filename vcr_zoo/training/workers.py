@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkContext, ForkProcess
 
@@ -14,7 +15,8 @@ from torch.utils.data import DataLoader
 
 log = logging.getLogger(__name__)
 
-SOON = 20  # seconds in which a forked worker comes up
+SOON = (20, 40, 80)  # seconds in which a forked worker comes up, the first time and again
+GO = b"go"
 PATIENCE = 60  # seconds that a worker gives its run to save
 OVER = multiprocessing.RawValue("b", 0)  # whether the process that has workers is ending
 atexit.register(lambda: setattr(OVER, "value", 1))  # before multiprocessing ends the workers
@@ -28,10 +30,11 @@ def tend(loader: DataLoader) -> None:
 
 
 def forks_may_hang() -> bool:
-    """Whether a forked process can wait for a lock that a thread held as it was forked.
+    """Whether a forked process can wait for ever, for a lock that a thread held at that moment.
 
-    Python before 3.12 (and 3.11.10) has one such lock, which threads of gloo's and of autograd's
-    take as they enter Python (https://github.com/python/cpython/issues/112275).
+    Threads of gloo's and of autograd's take such a lock as they enter Python. 3.12 is free of it,
+    as are late releases of older Pythons (https://github.com/python/cpython/issues/112275), where
+    to look costs nothing.
     """
     method = multiprocessing.get_start_method(allow_none=True) or "fork"
     return sys.platform == "linux" and method == "fork" and sys.version_info < (3, 12)
@@ -42,19 +45,40 @@ class Worker(ForkProcess):
 
     @staticmethod
     def _Popen(process: "Worker"):
-        while True:
-            here, process.there = multiprocessing.Pipe(duplex=False)
-            forked = ForkProcess._Popen(process)
-            process.there.close()
-            with here:
-                if wait([here], SOON):  # closed on the other side too
-                    return forked
+        for seconds in SOON:
+            if (forked := process.forked(seconds)) is not None:
+                return forked
             log.warning("A worker of a loader did not come up: forking it again")
-            forked.kill()
-            forked.wait()
+        raise RuntimeError(f"a loader's worker did not come up in {len(SOON)} attempts")
+
+    def forked(self, seconds: float):
+        """The process, once it has come up; None, and no process, if it does not.
+
+        It waits for our word before it works: one that is killed holds nothing.
+        """
+        self.here, self.there = multiprocessing.Pipe()
+        process = ForkProcess._Popen(self)
+        self.there.close()
+        came = False
+        try:
+            with self.here:
+                if came := bool(wait([self.here], seconds)):
+                    with suppress(OSError):  # it has ended, which the loader sees
+                        self.here.send_bytes(GO)
+        finally:
+            if not came:
+                process.kill()
+                process.wait()
+        return process if came else None
 
     def run(self) -> None:
-        self.there.close()
+        self.here.close()
+        with self.there:
+            self.there.send_bytes(GO)
+            try:
+                self.there.recv_bytes()
+            except EOFError:  # whoever forked us has ended
+                return
         super().run()
 
 

@@ -9,7 +9,7 @@ from vcr_zoo.features import Features
 
 from .check import check
 from .probe import choose
-from .scores import probabilities, scores
+from .scores import scores, softmax
 
 
 def average(
@@ -32,7 +32,7 @@ def average(
         ValueError: for no networks, other pictures, or features that `check` refuses.
     """
     logits = logits_of_each(trains, validations, tests, **settings)
-    mean, *alone = (scores(probabilities(z), tests[0].y) for z in (logits.mean(dim=0), *logits))
+    mean, *alone = (scores(softmax(z), tests[0].y) for z in (logits.mean(dim=0), *logits))
     return mean, alone
 
 

@@ -28,7 +28,7 @@ from vcr_zoo.training.randomness import MODEL, seed_everything
 
 from .frozen import Blocks, activation, tail
 from .method import Batch, Method
-from .scores import log_loss, probabilities, top1
+from .scores import log_loss, softmax, top1
 from .views import LIMIT, Views
 
 
@@ -502,7 +502,7 @@ class Finetuner:
                 f"epoch {self.epoch}: scores of validation pictures are not finite; lower lr or "
                 "clip_grad"
             )
-        p = probabilities(logits)
+        p = softmax(logits)
         row = {"epoch": self.epoch, "train_loss": loss, "top1": top1(p, y)}
         row |= {"log_loss": log_loss(p, y), "frozen": self.frozen}
         self.history.append(row)
@@ -586,7 +586,7 @@ def predict(model: nn.Module, images: Images, settings: Settings) -> tuple[Tenso
         enabled=bool(settings.amp),
     )
     with cast:
-        outputs = [(probabilities(model(x).cpu()), y.cpu()) for x, y in views.epoch()]
+        outputs = [(softmax(model(x).cpu()), y.cpu()) for x, y in views.epoch()]
     return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
 

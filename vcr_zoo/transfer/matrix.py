@@ -35,7 +35,7 @@ from .knn import knn_votes
 from .probe import choose
 from .prototype import nearest_mean
 from .rankme import participation, rankme
-from .scores import per_class, probabilities, scores
+from .scores import per_class, scores, softmax
 from .transferability import h_score, logme
 
 Test = Callable[[], Features]  # reads the test split: called last, after every choice
@@ -71,7 +71,7 @@ def by_probe(train: Features, validation: Features, test: Test, cell: Cell) -> O
     """`probe.probe` with its defaults."""
     classifier, how = choose(train, validation)
     last = checked(train, test())
-    p = probabilities(classifier.logits(last.x)[0])
+    p = softmax(classifier.logits(last.x)[0])
     return {**scores(p, last.y), **how}, p.argmax(dim=1) == last.y
 
 

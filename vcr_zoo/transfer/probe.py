@@ -6,7 +6,7 @@ from vcr_zoo.features import Features
 
 from .check import check
 from .logistic import Fit, fit
-from .scores import log_loss, probabilities, scores, top1
+from .scores import log_loss, scores, softmax, top1
 
 STRENGTHS = tuple(10 ** (-6 + 11 * i / 44) for i in range(45))  # C, 1e-6 to 1e5
 
@@ -33,7 +33,7 @@ def probe(
     check(train=train, validation=validation, test=test)
     settings = {"strengths": strengths, "tolerance": tolerance, "max_iter": max_iter}
     classifier, how = choose(train, validation, **settings)
-    return {**scores(probabilities(classifier.logits(test.x)[0]), test.y), **how}
+    return {**scores(softmax(classifier.logits(test.x)[0]), test.y), **how}
 
 
 def choose(

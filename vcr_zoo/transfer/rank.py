@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vcr_zoo.data import Images, load, named
 from vcr_zoo.features import Features, features, load_model
 
+from .scores import softmax
 from .transferability import h_score, leep, logme, nce
 
 DECIDING = ("logme", "h_score")  # every network has these; leep and nce only one with a head
@@ -95,7 +96,7 @@ def scored(model: nn.Module, images: Images, cache: str | Path | None = None) ->
 @torch.no_grad()
 def head_scores(head: nn.Linear, found: Features) -> dict[str, float]:
     """Scores of what the network's own classes say about the new ones."""
-    p = head(found.x.to(head.weight)).softmax(dim=1).cpu()
+    p = softmax(head(found.x.to(head.weight)).cpu())
     classes = len(found.classes)
     return {"leep": leep(p, found.y, classes), "nce": nce(p, found.y, classes)}
 

@@ -10,7 +10,7 @@ def scores(probabilities: Tensor, y: Tensor) -> dict[str, float]:
     return {measure.__name__: measure(probabilities, y) for measure in measures}
 
 
-def probabilities(logits: Tensor) -> Tensor:
+def softmax(logits: Tensor) -> Tensor:
     """Softmax over the last dimension, in float64: in float32 classes 104 apart have none."""
     return logits.double().softmax(dim=-1)
 

@@ -20,7 +20,7 @@ from .average import logits_of_each
 from .compare import bootstrap
 from .concat import concat, normalize, scaling
 from .matrix import fingerprint, group_numbers
-from .scores import probabilities, scores
+from .scores import scores, softmax
 
 JOINED, LONG, SHORT = "side by side", "one long run", "one short run"
 SHOWN = {"top1": 100, "per_class": 100, "log_loss": 1}  # metric: factor
@@ -98,7 +98,7 @@ def columns(given: Features, widths: Sequence[int]) -> list[Features]:
 
 def arm(logits: Tensor, y: Tensor, test: Images) -> Arm:
     """Means over networks: (N, n, k), (n,)."""
-    each = [scores(probabilities(z), y) for z in logits]
+    each = [scores(softmax(z), y) for z in logits]
     mean = {name: fmean(one[name] for one in each) for name in each[0]}
     right = (logits.argmax(dim=-1) == y).double().mean(dim=0)
     return Arm([mean], [right], group_numbers(test))
