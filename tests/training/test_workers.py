@@ -1,7 +1,9 @@
 """Workers of loaders come up, whatever a fork met. How they end is seen in test_run.py."""
 
+import ctypes
 import multiprocessing
 import sys
+import threading
 import time
 
 import pytest
@@ -38,6 +40,35 @@ def test_a_worker_that_does_not_come_up_is_forked_again(monkeypatch, caplog):
 
     assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert Hanging.count.value == 3 and caplog.text.count("did not come up") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are not forked elsewhere")
+def test_all_come_up_beside_threads_that_enter_python(monkeypatch):
+    """The real thing: on Python 3.11.7 one fork in some three hundred hangs here (gh-112275)."""
+    monkeypatch.setattr(workers, "SOON", (2, 10, 60))
+    library, over = ctypes.CDLL(None), threading.Event()
+    enters = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(lambda _: None)
+
+    def enter() -> None:
+        while not over.is_set():
+            threads = [ctypes.c_ulong() for _ in range(8)]
+            for thread in threads:
+                library.pthread_create(ctypes.byref(thread), None, enters, None)
+            for thread in threads:
+                library.pthread_join(thread, None)
+
+    beside = threading.Thread(target=enter)
+    beside.start()
+    try:
+        for _ in range(1000):
+            worker = workers.Worker(target=int, daemon=True)
+            worker.start()
+            worker.join(60)
+            assert worker.exitcode == 0
+    finally:
+        over.set()
+        beside.join()
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ class Worker(ForkProcess):
         for seconds in SOON:
             if (forked := process.forked(seconds)) is not None:
                 return forked
-            log.warning("A worker of a loader did not come up: forking it again")
-        raise RuntimeError(f"a loader's worker did not come up in {len(SOON)} attempts")
+            log.warning(f"A worker of a loader did not come up in {seconds} s: forking it again")
+        raise RuntimeError("no worker of a loader comes up: train with --workers 0")
 
     def forked(self, seconds: float):
         """The process, once it has come up; None, and no process, if it does not.
