@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 
 from vcr_zoo.card.evidence import FULL, SCRATCH
-from vcr_zoo.card.finetuned import finetuned_table, starts
+from vcr_zoo.card.finetuned import finetuned_table, overall, starts
 from vcr_zoo.results import Result, paired
 from vcr_zoo.suite import targets
 
@@ -59,6 +59,27 @@ def test_gains_are_over_the_same_pictures_from_another_start():
     assert line.startswith(
         f"| `{VCR}` | 1 | 200 | 6, 60 from scratch | {100 * fmean(scratch):.2f} % |"
     )
+
+
+def test_the_mean_of_pairs_counts_each_once():
+    """That of five pretraining runs, where a pair has one as well."""
+    found = starts([TRAINED, *measured()])[0]
+    gains = (0.1, 0.3, -0.2, 0.4, 0.9)
+    pairs = [
+        found._replace(vcr=str(n), from_vcr=gain, over_control=paired([gain, gain]))
+        for n, gain in enumerate(gains)
+    ]
+    published = pairs[0]._replace(over_control=paired([7.0, 7.0]))
+    several = pairs[0]._replace(runs=5)
+
+    table = overall([several, published, *pairs[1:]])
+
+    assert [name for name, *_ in table] == ["mean of 5 pairs, intervals over pairs"]
+    assert table[0][-1] == str(paired(gains).scaled(100))
+    assert table[0][-3] == f"{100 * fmean(gains):.2f} %"
+    assert overall(pairs[:4]) == []
+    other = pairs[4]._replace(scratch_epochs=7)
+    assert overall([*pairs[:4], other]) == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -103,20 +103,51 @@ def compared(
 
 
 def finetuned_table(results: Iterable[Result]) -> str:
-    """A line for each pair: three accuracies, and VCR's gains over the other two."""
-    body = [
-        [
-            code(one.vcr),
-            str(one.runs),
-            "all" if one.settings["size"] is None else str(one.settings["size"]),
-            f"{one.settings['epochs']}, {one.scratch_epochs} from scratch",
-            *(f"{100 * v:.2f} %" for v in (one.from_scratch, one.from_control, one.from_vcr)),
-            str(one.over_scratch.scaled(100)),
-            str(one.over_control.scaled(100)),
-        ]
-        for one in starts(results)
-    ]
+    """A line for each pair: three accuracies, and VCR's gains over the other two. And one for the
+    mean of those that learned as long, if they are at least five."""
+    found = starts(results)
+    body = [line(code(one.vcr), str(one.runs), one) for one in found]
+    body += overall(found)
     accuracies = ["from scratch", "from the control", "from VCR"]
     gains = ["VCR over scratch", "VCR over control"]
     head = ["weights", "pretraining runs", "pictures of a set", "epochs", *accuracies, *gains]
     return rows(head, body) if body else "(None yet.)"
+
+
+def line(what: str, runs: str, one: Start) -> list[str]:
+    """Cells of a line of the table, accuracies and gains in percent."""
+    return [
+        what,
+        runs,
+        "all" if one.settings["size"] is None else str(one.settings["size"]),
+        f"{one.settings['epochs']}, {one.scratch_epochs} from scratch",
+        *(f"{100 * v:.2f} %" for v in (one.from_scratch, one.from_control, one.from_vcr)),
+        str(one.over_scratch.scaled(100)),
+        str(one.over_control.scaled(100)),
+    ]
+
+
+def overall(found: Iterable[Start]) -> list[list[str]]:
+    """Lines of the means of pairs that learned on as many pictures for as long, each counted once,
+    by its line of more pretraining runs."""
+    alike: dict[tuple, dict[str, Start]] = defaultdict(dict)
+    for one in sorted(found, key=lambda one: one.runs):
+        study = one.settings["size"], one.settings["epochs"], one.scratch_epochs
+        alike[study][one.vcr] = one
+    return [
+        line(f"mean of {len(pairs)} pairs, intervals over pairs", "", mean(pairs.values()))
+        for pairs in alike.values()
+        if len(pairs) >= SEEDS
+    ]
+
+
+def mean(pairs: Collection[Start]) -> Start:
+    """Of several pairs, each counted once."""
+    first, *_ = pairs
+    return first._replace(
+        from_scratch=fmean(one.from_scratch for one in pairs),
+        from_control=fmean(one.from_control for one in pairs),
+        from_vcr=fmean(one.from_vcr for one in pairs),
+        over_scratch=paired(one.over_scratch.mean for one in pairs),
+        over_control=paired(one.over_control.mean for one in pairs),
+    )
