@@ -52,7 +52,7 @@ def differing(one: Path, other: Path) -> list[str]:
 )
 def test_kills_change_no_bit(small, tmp_path, kills, workers, ranks):
     """SIGKILL within steps, within saves and between epochs leaves a run that goes on exactly."""
-    options = (*EVERYTHING_RANDOM, "--workers", str(workers))
+    options = (*EVERYTHING_RANDOM, "--workers", str(workers), "--batch-size", str(8 // ranks))
 
     killed(tmp_path / "whole", small(*options, experiment="whole"), ranks=ranks, kills=0)
     argv = small(*options, experiment="killed")

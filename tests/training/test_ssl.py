@@ -156,6 +156,7 @@ def test_kills_change_no_bit(ranks, blind, tmp_path):
     """The projector, its batch norm and the views go on where they were, too."""
     options = ("--task", "simclr", "--vcr-alpha", "1", "--vcr-beta", "1", "--vcr-rows", "32")
     options += ("--model-ema", "--model-ema-decay", "0.9", "--recovery-interval", "1")
+    options += ("--batch-size", str(8 // ranks))
 
     killed(tmp_path / "whole", blind(*options, experiment="whole"), ranks=ranks, kills=0)
     argv = blind(*options, experiment="killed")
