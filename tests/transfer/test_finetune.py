@@ -78,16 +78,18 @@ def test_a_folder_with_another_run_is_refused_unless_overwritten(tmp_path):
     assert run_of(settings=other, folder=tmp_path, overwrite=True).epoch == 0
 
 
-def test_another_network_s_folder_is_not_written_over(tmp_path):
-    """Whether training left it or `pull`."""
-    (tmp_path / "pulled").mkdir()
-    (tmp_path / "pulled" / "model.safetensors").write_bytes(b"weights")
-    (tmp_path / "trained").mkdir()
+def test_files_of_anything_else_are_not_written_over(tmp_path):
+    """Whether training left them, `pull`, or a project that has a config.json of its own."""
+    found = {"pulled": "model.safetensors", "trained": LAST, "project": "config.json"}
+    for name, file in found.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_bytes(b"theirs")
     torch.save({"model": {}, "args": argparse.Namespace()}, tmp_path / "trained" / LAST)
-    for folder in ("pulled", "trained"):
-        with pytest.raises(FileExistsError, match=f"{folder} holds a network .* --overwrite"):
-            run_of(folder=tmp_path / folder)
-    assert (tmp_path / "pulled" / "model.safetensors").read_bytes() == b"weights"
+    for name, file in found.items():
+        with pytest.raises(FileExistsError, match=f"{name}/{file} is of no run .* --overwrite"):
+            run_of(folder=tmp_path / name)
+    for name in ("pulled", "project"):
+        assert (tmp_path / name / found[name]).read_bytes() == b"theirs"
 
 
 def test_a_network_wants_pictures_as_it_learned_them(tmp_path):

@@ -208,16 +208,18 @@ class Finetuner:
         """The checkpoint of this very run in its folder, if there is one.
 
         Raises:
-            FileExistsError: if the folder holds anything else of a network.
+            FileExistsError: if the folder holds another run, or a file that this one would replace.
         """
         path = folder / checkpoint.LAST
-        if overwrite or not any(place.exists() for place in (path, folder / "model.safetensors")):
+        written = (path, folder / "config.json", folder / "model.safetensors")
+        held = [place for place in written if place.exists()]
+        if overwrite or not held:
             return None
         found = checkpoint.read(path) if path.exists() else {}
         if "identity" not in found:
             raise FileExistsError(
-                f"{folder} holds a network that is no run of this command: take another folder, or "
-                "--overwrite to put this one in its place"
+                f"{held[0]} is of no run of this command: take another folder, or --overwrite to "
+                "write in its place"
             )
         theirs = json.loads(found["identity"])
         if differing := [k for k in self.identity if theirs.get(k) != self.identity[k]]:
