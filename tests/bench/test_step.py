@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vcr_zoo.bench import step as module
 from vcr_zoo.bench.step import bench, figures, make, saved_bytes
+from vcr_zoo.cli import main
 from vcr_zoo.cli.bench import add_bench_step
 from vcr_zoo.penalty import tap
 from vcr_zoo.results import read
@@ -142,6 +143,11 @@ def test_the_command_prints_one_json_object_and_writes_it_as_results(tmp_path):
     args = parser_of("step").parse_args(line.split()[3:])
     assert (args.model, args.repeats, args.seed, args.amp) == ("test_resnet", 3, 3, True)
     assert args.compile is None and not args.channels_last
+
+
+def test_a_misspelt_network_is_named_with_what_comes_near(capsys):
+    assert main(["bench", "step", "--model", "test_resnt"]) == 2
+    assert "no model 'test_resnt'. Closest: test_resnet" in capsys.readouterr().err
 
 
 def parser_of(name):

@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from vcr_zoo import card, zoo
 from vcr_zoo.card.evidence import CARDS, DEPTHS, REPRODUCE, lacking
 from vcr_zoo.card.files import BEGIN, END, with_tables
+from vcr_zoo.card.finetuned import finetuned_table
 from vcr_zoo.card.gains import OTHERS, START
+from vcr_zoo.card.markdown import table
 from vcr_zoo.card.metadata import eval_results
 from vcr_zoo.card.pictures import DRAWN, cost_numbers, overview, spread, stamp_of
 from vcr_zoo.card.stats import added, stats
@@ -24,6 +26,8 @@ from vcr_zoo.cli import main
 from vcr_zoo.placement import attach
 from vcr_zoo.results import Result, append, paired, read
 from vcr_zoo.suite import targets
+
+from .test_finetuned import measured
 
 VCR, CONTROL = "test_resnet.vcr_fmnist4", "test_resnet.base_fmnist4"
 
@@ -451,6 +455,42 @@ def test_a_card_explains_only_the_numbers_that_it_shows(found):
 
     assert card.card(more) == card.card(replace(found, results=found.results))
     assert "finetune full" not in card.card(more)
+
+
+def test_the_table_ends_with_the_mean_over_pairs(found):
+    """Each counts once, however many seeds it has; below five pairs there is none."""
+    (alone,) = table([found]).splitlines()[2:]
+    assert alone.startswith(f"| [`{VCR}`]")
+
+    gains = []
+    for i in range(5):
+        moved = [
+            replace(r, value=r.value + 0.01 * i) if is_run(r, "eval") and r.model == VCR else r
+            for r in found.results
+        ]
+        gains.append(replace(found, results=tuple(moved)))
+    *lines, last = table(gains).splitlines()[2:]
+    first = found.compared.headline("eval", "top1", True).difference.mean
+    assert len(lines) == 5 and last.startswith("| mean gain of the pairs above, interval over")
+    assert str(paired(first + 0.01 * i for i in range(5)).scaled(100)) in last
+    assert last.count("[") == 4
+
+
+@pytest.mark.parametrize("name", [VCR, CONTROL])
+def test_a_card_says_what_its_pair_is_worth_fine_tuned(name):
+    """If that was measured, of the files or of runs; networks joined are none of its."""
+    known = [r for r in read(CARDS / "results.jsonl") if not r.protocol.startswith("finetune")]
+    assert "### Fine-tuned" not in card.card(card.evidence(name, results=known))
+
+    tuned = [replace(r, command=f"vcr-zoo finetune {r.model}") for r in measured()]
+    joined = [replace(r, model=f"{r.model}+{r.model}") for r in tuned]
+    of_runs = [replace(r, model=f"runs/{r.model}-seed{{seed}}") for r in tuned[:-20]]
+    found = card.evidence(name, results=[*known, *tuned, *of_runs, *joined])
+    assert all(one in found.results for one in (*tuned, *of_runs))
+    assert not any("+" in r.model for r in found.results)
+    shown = card.card(found).partition("### Fine-tuned")[2].partition("\n## ")[0]
+    assert finetuned_table([*known, *tuned]).splitlines()[-1] in shown
+    assert f"`vcr-zoo finetune {VCR}`" in shown
 
 
 def test_a_pair_whose_recipe_is_gone_is_left_out_of_the_table_without_labels():

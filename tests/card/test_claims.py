@@ -6,7 +6,7 @@ import pytest
 
 from vcr_zoo.card import bearing as ours
 from vcr_zoo.card.bearing import Known, Row
-from vcr_zoo.card.claims import claims, speaking, verdict
+from vcr_zoo.card.claims import claims, folded, speaking, verdict
 from vcr_zoo.card.gains import PAIR
 from vcr_zoo.results import Result, paired
 from vcr_zoo.suite import targets
@@ -78,7 +78,7 @@ def test_rows_that_contradict_each_other_are_mixed_and_none_is_none():
     assert verdict([good, neither]) == "holds in part (1 for, 0 against, 1 undecided)"
     assert verdict([bad, neither]) == "does not hold in part (0 for, 1 against, 1 undecided)"
     assert verdict([good, bad]) == "mixed (1 for, 1 against, 0 undecided)"
-    assert verdict([]) == "undecided (0 for, 0 against, 0 undecided)"
+    assert verdict([]) == "undecided (nothing here can speak)"
 
 
 def test_a_pair_speaks_to_the_claims_that_are_about_it():
@@ -117,7 +117,7 @@ def test_many_pairs_have_a_mean():
     *rows, mean = ours.pairs("eval", "top1", True, ours.supervised)(Known.of(results))
 
     assert [row.label for row in rows] == list(gaps) and len(gaps) == 5
-    assert mean.label == "mean of these 5" and not mean.speaks
+    assert mean.label == "mean of 5 pairs" and not mean.speaks
     assert mean.shown == str(paired(0.002 + gap for gap in gaps.values()).scaled(100))
 
 
@@ -349,3 +349,16 @@ def test_late_features_are_asked_in_two_ways_that_must_agree():
     assert not [*ours.starved(Known.of([r for r in rows if r.seed < 4]))]
     assert second.label == "b, alpha 0, beta 10"
     assert "+20.00 [+20.00, +20.00] with the other drawn anew" in second.shown
+
+
+def test_of_many_lines_those_that_speak_come_first():
+    """And a mean; the others are a click away, each once."""
+    lines, first = [f"line {i}" for i in range(8)], [i in (3, 7) for i in range(8)]
+
+    assert folded(lines[:6], first[:6]) == "<br>".join(lines[:6])
+    shown, _, rest = folded(lines, first).partition("<details>")
+    assert shown == "line 3<br>line 7"
+    assert rest.startswith("<summary>6 others</summary>line 0<br>line 1<br>line 2<br>line 4")
+    assert all(folded(lines, first).count(line) == 1 for line in lines)
+    assert "<summary>all 8</summary>" in folded(lines, [False] * 8)
+    assert folded(lines, [True] * 8) == "<br>".join(lines)

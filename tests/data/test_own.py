@@ -259,11 +259,17 @@ def test_one_class_or_none_is_refused(tmp_path):
             load(f"folder/{tmp_path / name}@8")
 
 
-def test_a_picture_that_does_not_decode_is_named(tmp_path, own_cache):
-    """And nothing half-built remains."""
-    write_tree(tmp_path / "own", ("ape", "bee"), 4)
-    (tmp_path / "own" / "bee" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"own/bee/2\.png does not decode"):
+def test_pictures_that_do_not_decode_are_named(tmp_path, own_cache):
+    """Some of them, if they are many; and nothing half-built remains."""
+    write_tree(tmp_path / "own", ("ape", "bee"), 9)
+    for name in ("ape/1.png", "bee/2.png"):
+        (tmp_path / "own" / name).write_bytes(b"no picture")
+    named = r"own/ape/1\.png does not decode: .*own/bee/2\.png does not decode: [^;]*: mend them"
+    with pytest.raises(ValueError, match=named):
+        load(f"folder/{tmp_path / 'own'}@8")
+    for index in range(9):
+        (tmp_path / "own" / "bee" / f"{index}.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"bee/3\.png does not decode: [^;]*; and 5 more: mend"):
         load(f"folder/{tmp_path / 'own'}@8")
     assert [path.name for path in own_cache.iterdir()] == [".lock"]
 

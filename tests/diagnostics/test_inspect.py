@@ -316,3 +316,17 @@ def test_a_folder_is_inspected_as_it_lies(tmp_path):
     assert len(record["noise"]["JPEG"]["likeness"]) == 6
     gray = network(in_chans=1, pretrained_cfg_overlay=dict(input_size=(1, 32, 32)))
     assert len(module.pictures(str(tmp_path), "validation", "fine", gray, None)) == 12
+
+
+def test_a_folder_may_be_named_as_for_fine_tuning(tmp_path, monkeypatch):
+    monkeypatch.setenv("VCR_ZOO_CACHE", str(tmp_path / "cache"))
+    images = pictures(40)
+    for i in range(40):
+        place = tmp_path / "own" / images.classes[images.y[i]]
+        place.mkdir(parents=True, exist_ok=True)
+        images.picture(i).save(place / f"{i:02}.png")
+    found, same = (
+        module.pictures(name, "train", "fine", network(), None)
+        for name in (f"{tmp_path}/own@32", f"folder/{tmp_path}/own@32")
+    )
+    assert found.fingerprint == same.fingerprint and 0 < len(found) < 40

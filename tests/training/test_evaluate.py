@@ -48,7 +48,7 @@ def test_what_cannot_be_evaluated_is_refused(run, pictures, tmp_path):
     model = load_model(run.folder)
     with pytest.raises(OSError, match=r"killing\.py cannot be read as a picture"):
         predict(model, [__file__.replace("test_evaluate", "killing")])
-    with pytest.raises(OSError, match=f"{tmp_path} is a folder: give pictures"):
+    with pytest.raises(OSError, match=f"{tmp_path} is a folder: name its pictures"):
         predict(model, [tmp_path])
     absent, there = pictures / "train" / "class2" / "0.pgn", pictures / "train" / "class2" / "0.png"
     with pytest.raises(FileNotFoundError, match=f"no picture {absent}. Closest: .*{there}"):
@@ -60,6 +60,12 @@ def test_what_cannot_be_evaluated_is_refused(run, pictures, tmp_path):
         evaluate(model, open_pictures(str(pictures)))
     with pytest.raises(ValueError, match="does not exist"):
         open_pictures(str(tmp_path / "absent"))
+    with pytest.raises(
+        ValueError, match=f"has no folder 'test'.* folder/{pictures} names the same"
+    ):
+        open_pictures(str(pictures), "test")
+    with pytest.raises(ValueError, match="k=0"):
+        predict(model, [], k=0)
     with pytest.raises(ValueError, match="--level coarse has no effect on"):
         open_pictures(str(pictures), level="coarse")
 
@@ -71,6 +77,17 @@ def test_the_commands_print_it(run, pictures, capsys):
     file = str(pictures / "train" / "class1" / "0.png")
     assert cli(["predict", str(run.folder), file, "--k", "1"]) == 0
     assert capsys.readouterr().out.startswith(f"{file}: class")
+    assert cli(["predict", str(run.folder), __file__, file]) == 2  # and the other picture is told
+    told = capsys.readouterr()
+    assert told.out.startswith(f"{file}: class") and "cannot be read as a picture" in told.err
+
+
+def test_a_folder_may_be_named_as_for_fine_tuning(run, pictures, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("VCR_ZOO_CACHE", str(tmp_path))
+    assert cli(["eval", str(run.folder), "--data", f"{pictures}@32"]) == 0
+    same = capsys.readouterr().out.splitlines()[1:-1]
+    assert cli(["eval", str(run.folder), "--data", f"folder/{pictures}@32"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:-1] == same
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(small, tmp_path, capsys):

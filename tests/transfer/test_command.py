@@ -28,6 +28,7 @@ def test_finetune_prints_a_table_and_leaves_runs_that_load(known, tmp_path, caps
         sizes[0] // 20,
         1,
     ]
+    assert f"{sizes[0] // 20} updates are few: take more --epochs" in printed
     assert len(counted) == 1 and printed.count(": validation ") == 4
     folders = sorted((tmp_path / "runs").iterdir())
     assert len(folders) == 4

@@ -81,6 +81,13 @@ def test_concat_shows_controls_and_likeness_and_saves(known, capsys):
     assert len(read(out)) == 4 * 4 and f"{known}/b-0" in read(out)[0].command
 
 
+@pytest.mark.parametrize("wrong", ["-1", "one"])
+def test_seeds_are_numbers_from_0_up(wrong, capsys):
+    with pytest.raises(SystemExit):
+        main(["transfer", "random:test_resnet", "--data", "mnist", "--seeds", wrong])
+    assert f"expected a number from 0 up, got '{wrong}'" in capsys.readouterr().err
+
+
 def test_concat_over_seeds_pairs_them(known, capsys):
     """{seed} stands for each; what would be the same networks for all seeds is refused."""
     out = known / "concat.jsonl"

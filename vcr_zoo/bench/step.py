@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vcr_zoo.penalty import penalty
 from vcr_zoo.placement import Placement, attach, default_input_size, find
 from vcr_zoo.results import Result, append, hardware, versions
+from vcr_zoo.zoo import check_name
 
 METRICS = ("ratio", "memory", "cosine", "cosine_of_mean")  # that results keep
 UNNAMED = ("repeats", "seed", "results")  # settings that do not change what is timed
@@ -152,6 +153,7 @@ def command_of(settings: dict) -> str:
 def make(name, model, size, layers, tap, compile, device, channels_last) -> Step:
     """A network prepared for one kind of step; all start from the same weights."""
     torch.manual_seed(0)
+    check_name(model)
     fixed = timm.get_pretrained_cfg(model).fixed_input_size
     network = timm.create_model(model, num_classes=10, **({"img_size": size} if fixed else {}))
     form = torch.channels_last if channels_last else torch.contiguous_format

@@ -99,7 +99,7 @@ def pairs(protocol: str, metric: str, on_source: bool, which, sign: int = 1):
         if len(found) >= SEEDS:
             mean = paired(gain.difference.mean for gain in found)
             shown = found[0]._replace(difference=mean).difference_shown
-            yield Row.of(f"mean of these {len(found)}", mean, shown=shown)._replace(speaks=False)
+            yield Row.of(f"mean of {len(found)} pairs", mean, shown=shown)._replace(speaks=False)
 
     return measured
 

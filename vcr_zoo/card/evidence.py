@@ -13,7 +13,7 @@ from vcr_zoo.training.settle import settled
 from vcr_zoo.transfer.depth import Depth
 from vcr_zoo.zoo import Entry, manifest
 
-from .gains import PAIR, START, Paired
+from .gains import PAIR, START, Paired, recipe_of
 
 CARDS = Path(__file__).parents[2] / "model_cards"  # in a checkout of the repository
 NAME = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
@@ -32,7 +32,7 @@ class Evidence:
     entry: Entry
     partner: Entry | None
     recipe: dict  # every option of the training run, but for what it learned from the data
-    results: tuple[Result, ...]  # of both
+    results: tuple[Result, ...]  # of both, and of runs by their recipes that were fine-tuned
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -110,11 +110,17 @@ def evidence(
         entry=entry,
         partner=partner,
         recipe=vars(settled(name)),
-        results=tuple(r for r in results if r.model in both),
+        results=tuple(r for r in results if r.model in both or run_of(r) in both),
     )
     if missing := lacking(found):
         raise ValueError(f"no card can be made of {name}: " + "; ".join(missing))
     return found
+
+
+def run_of(result: Result) -> str:
+    """The recipe of the pretraining run that was fine-tuned in full, if a run alone was."""
+    whole = result.protocol == FULL and "+" not in result.model
+    return recipe_of(result.model) if whole else ""
 
 
 def entry_called(name: str, entries: Mapping[str, Entry]) -> Entry:

@@ -31,6 +31,7 @@ class Start(NamedTuple):
     from_vcr: float
     over_scratch: Interval  # VCR less no pretraining, paired by seed
     over_control: Interval
+    command: str = ""  # of VCR's first run
 
 
 def starts(results: Iterable[Result]) -> list[Start]:
@@ -63,7 +64,8 @@ def starts(results: Iterable[Result]) -> list[Start]:
                 if alike and epochs >= settings["epochs"]:
                     scratch = over(sets, arms[SCRATCH, control, how])
                     one = compared(vcr, settings, epochs, scratch, *both)
-                    made += [one] if one else []
+                    command = arms[FULL, model, study][0].command
+                    made += [one._replace(command=command)] if one else []
     return made
 
 
@@ -106,12 +108,16 @@ def finetuned_table(results: Iterable[Result]) -> str:
     """A line for each pair: three accuracies, and VCR's gains over the other two. And one for the
     mean of those that learned as long, if they are at least five."""
     found = starts(results)
+    return table_of(found, overall(found)) if found else "(None yet.)"
+
+
+def table_of(found: Iterable[Start], more: Iterable[list[str]] = ()) -> str:
+    """A line for each, and more lines."""
     body = [line(code(one.vcr), str(one.runs), one) for one in found]
-    body += overall(found)
     accuracies = ["from scratch", "from the control", "from VCR"]
     gains = ["VCR over scratch", "VCR over control"]
     head = ["weights", "pretraining runs", "pictures of a set", "epochs", *accuracies, *gains]
-    return rows(head, body) if body else "(None yet.)"
+    return rows(head, [*body, *more])
 
 
 def line(what: str, runs: str, one: Start) -> list[str]:

@@ -6,13 +6,14 @@ from string import Template
 from vcr_zoo.data.load import described
 from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import split
-from vcr_zoo.results import Result
+from vcr_zoo.results import Result, paired
 from vcr_zoo.suite import targets
 from vcr_zoo.training.options import continues
 from vcr_zoo.zoo import Entry
 
 from .bearing import Known
 from .evidence import Evidence
+from .finetuned import starts, table_of
 from .gains import SEEDS, Gain, Paired, comparison, means
 from .metadata import metadata
 from .stats import added, build, placements, stats, taken
@@ -78,12 +79,13 @@ def card(found: Evidence, hub: str | None = None) -> str:
         what_vcr_did(found),
         compared(found),
         published(found, hub),
+        finetuned(found),
         how(found),
         training(found),
         LIMITS,
         f"## Citation\n\n{CITATION}",
     ]
-    return metadata(found) + "\n" + "\n\n".join(body) + "\n"
+    return metadata(found) + "\n" + "\n\n".join(filter(None, body)) + "\n"
 
 
 def introduction(found: Evidence, hub: str | None) -> str:
@@ -240,6 +242,22 @@ def published(found: Evidence, hub: str | None) -> str:
     )
 
 
+def finetuned(found: Evidence) -> str:
+    """What the pair is worth fine-tuned, if that was measured."""
+    *_, vcr = found.pair
+    if not (pairs := [one for one in starts(found.results) if one.vcr == vcr]):
+        return ""
+    return (
+        "### Fine-tuned\n\n"
+        "All of a network fine-tuned on a few pictures of each of the other sets: from random "
+        "weights, from the control's and from VCR's. Mean test accuracies over the sets and five "
+        "draws of pictures; paired differences in points with their 95 % intervals, which are of "
+        "pretraining runs too where there is one for each draw, and otherwise of the published "
+        f"files alone.\n\n{table_of(pairs)}\n\n"
+        f"The first of them, of one set and draw: {code(pairs[0].command)}."
+    )
+
+
 def with_means(known: Mapping[Cell, Result], sets: Sequence[str]) -> dict[Cell, Result]:
     """Results with, before them, their means over data sets, where all of those have one."""
     averaged = {(r.protocol, r.data, r.metric): r for r in means(known.values(), sets)}
@@ -334,10 +352,10 @@ def without_labels(recipe: dict) -> str:
 
 LIMITS = """## Intended use and limits
 
-For research on transfer and as a start for fine-tuning or frozen features on pictures like those
-it was trained on. What it knows is bounded by its training data, size and resolution; the tables
-above say what was measured, and nothing else was. Fairness, robustness and safety were not
-assessed: do not use it for decisions about people."""
+For research on transfer, by frozen features or fine-tuning, on pictures like those it was trained
+on, and for what the tables above say that it is good at. What it knows is bounded by its training
+data, size and resolution. Fairness and safety were not assessed: do not use it for decisions about
+people."""
 
 
 TRAINED = "{epochs} epochs<br>`{vcr_layers}` {vcr_alpha:g}, {vcr_beta:g}"
@@ -345,19 +363,31 @@ TRAINED = "{epochs} epochs<br>`{vcr_layers}` {vcr_alpha:g}, {vcr_beta:g}"
 
 def table(evidences: Iterable[Evidence]) -> str:
     """README's table: a line for each VCR network, from its control's accuracy to its own, with
-    the gains."""
-    body = []
+    the gains; and, of five or more, one with the means of those."""
+    body, known = [], []
     for found in evidences:
         recipe = found.recipe
         size = f"{stats(found.entry).parameters / 1e6:.2f} M"
         gains = [found.compared.headline(*column) for column in HEADLINES.values()]
+        known.append(gains)
         extra = f"{100 * added(found.entry, recipe):.2g} %"
         shown = (f"{both(g)}<br>{g.difference_shown}" if g else "" for g in gains)
         how = TRAINED.format(**recipe)
         linked = f"[{code(found.entry.name)}](model_cards/{found.entry.name}/README.md)"
         body.append([linked, size, how, *shown, extra])
+    if len(body) >= SEEDS:
+        overall = (mean_of([g for g in column if g]) for column in zip(*known, strict=True))
+        body.append(["mean gain of the pairs above, interval over pairs", "", "", *overall, ""])
     head = ["weights", "parameters", "epochs; where, α, β", *HEADLINES, "FLOPs added, estimated"]
     return rows(head, body)
+
+
+def mean_of(gains: Sequence[Gain]) -> str:
+    """The mean of gains, each counted as one value; empty for fewer than five."""
+    if len(gains) < SEEDS:
+        return ""
+    mean = paired(gain.difference.mean for gain in gains)
+    return gains[0]._replace(difference=mean).difference_shown
 
 
 def table_without_labels(results: Sequence[Result]) -> str:

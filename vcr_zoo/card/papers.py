@@ -131,7 +131,8 @@ PAPERS = (
                 pairs("collapse", "cdnv", True, supervised),
             ),
             Claim(
-                "classes collapse less: fewer pictures are nearest to their own class's mean",
+                "classes collapse less: fewer pictures are nearest to their own class's mean (a "
+                "minus is for it)",
                 "ConvNeXt: 0.99 to 0.81 (2nd)",
                 pairs("collapse", "ncc", True, supervised, sign=-1),
             ),
@@ -141,7 +142,8 @@ PAPERS = (
                 pairs("information", "nats", True, supervised),
             ),
             Claim(
-                "Gaussian noise in the pictures takes less of the accuracy",
+                "Gaussian noise in the pictures takes less of the accuracy (points taken: a minus "
+                "is for it)",
                 "",
                 pairs("noise", "lost", True, supervised, sign=-1),
             ),
@@ -207,7 +209,8 @@ PAPERS = (
             ),
             Claim(
                 "the best depth depends on how many pictures there are (here: with fewer pictures "
-                "more blocks are best kept frozen)",
+                "more blocks are best kept frozen; a choice among few pictures is noisier, which "
+                "looks alike, so that this cannot speak)",
                 "that it does (abstract); in which direction could not be read",
                 deeper_with_less,
                 BY_DEPTH,

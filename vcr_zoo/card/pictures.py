@@ -196,7 +196,7 @@ def draw_cost(shown: list[Cost]):
             places.append(aside)
         panel.set(
             xscale="log",
-            xlabel="million multiply-accumulates a picture, equal ones side by side",
+            xlabel="million multiply-accumulates a picture (equal ones moved apart)",
             title=sets,
         )
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -226,7 +226,7 @@ def draw_cost(shown: list[Cost]):
         ("vcr", "s-", "VCR, interval of its gain"),
     ):
         axes[0, 0].plot([], [], mark, color=STYLES[kind]["color"], label=label)
-    axes[0, 0].legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -1,5 +1,7 @@
 """Commands that train networks and ask them: demo, pair, search, train, eval, predict."""
 
+import sys
+
 from .options import MODEL, add_device, add_jobs, add_level, add_seeds
 
 
@@ -44,7 +46,7 @@ def add_pair(commands) -> None:
     parser.add_argument("--against", required=True, metavar="CONTROL", help="its control's recipe")
     add_seeds(parser, 0, 1, 2, 3, 4)
     add_jobs(parser, "networks")
-    parser.add_argument("--quick", action="store_true", help="measure only what takes seconds")
+    parser.add_argument("--quick", action="store_true", help="leave out probes of the largest sets")
     parser.add_argument("--output", default="runs/pairs", help="folder (default: runs/pairs)")
     parser.set_defaults(run=run_pair, passes_rest=True)
 
@@ -165,9 +167,17 @@ def add_predict(commands) -> None:
     parser.set_defaults(run=run_predict)
 
 
-def run_predict(args) -> None:
+def run_predict(args) -> int:
     from vcr_zoo.features import load_model
     from vcr_zoo.training.evaluate import predict
 
-    for path, likely in predict(load_model(args.model), args.picture, args.k).items():
+    model, failed = load_model(args.model), 0
+    for path in args.picture:
+        try:
+            likely = predict(model, [path], args.k)[path]
+        except OSError as error:  # of this picture; the others are told nevertheless
+            print(f"vcr-zoo predict: {error}", file=sys.stderr)
+            failed = 2
+            continue
         print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in likely))
+    return failed

@@ -1,12 +1,17 @@
 """Options that several commands have, in the same words everywhere."""
 
+from argparse import ArgumentTypeError
+
 MODEL = (
     "a registered name, hf-hub:owner/name, a run's folder, a checkpoint, tf_efficientnet_lite0 or "
     "random:ARCHITECTURE"
 )
 
 
-OWN = "or your own: a folder (my/pictures@32 keeps 32 pixels), wds/PATH, hfds/NAME"
+OWN = (
+    "or your own: a folder (my/pictures@32 keeps 32 pixels), wds/PATH (WebDataset), hfds/NAME (of "
+    "Hugging Face)"
+)
 
 
 def data_name(word: str) -> str:
@@ -38,8 +43,20 @@ def add_one_data(parser) -> None:
 def add_seeds(parser, *seeds: int) -> None:
     shown = " ".join(map(str, seeds))
     parser.add_argument(
-        "--seeds", nargs="+", type=int, default=list(seeds), help=f"(default: {shown})"
+        "--seeds",
+        nargs="+",
+        type=seed,
+        default=list(seeds),
+        metavar="SEED",
+        help=f"what is drawn at random is drawn by these, a result for each (default: {shown})",
     )
+
+
+def seed(word: str) -> int:
+    """A number from 0 up."""
+    if not word.isdigit():
+        raise ArgumentTypeError(f"expected a number from 0 up, got {word!r}")
+    return int(word)
 
 
 def add_level(parser) -> None:

@@ -80,7 +80,7 @@ def add_reproduce(commands) -> None:
         epilog="example: vcr-zoo reproduce test_resnet.vcr_fmnist4 --quick",
     )
     parser.add_argument("name", help="a name of this zoo, or owner/name of the Hub")
-    parser.add_argument("--quick", action="store_true", help="only what takes seconds")
+    parser.add_argument("--quick", action="store_true", help="leave out probes of the largest sets")
     parser.add_argument(
         "--retrain",
         action="store_true",

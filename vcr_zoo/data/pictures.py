@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .dataset import Pictures
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+NAMED = 5  # pictures that an error names
 
 
 class Item(NamedTuple):
@@ -87,8 +88,8 @@ def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work:
     one, so that a picture is in the same part at every size.
 
     Raises:
-        ValueError: naming the first picture that does not decode or has a label that is no class,
-            or if there are no pictures, or fewer than two classes.
+        ValueError: naming the pictures that do not decode, or the first whose label is no class, or
+            if there are no pictures, or fewer than two classes.
         OSError: if there is no space for them.
     """
     if not items or len(set(item.label for item in items)) < 2:
@@ -101,11 +102,19 @@ def gathered(items: Sequence[Labelled], classes: Sequence[str], size: int, work:
             )
     shape = (len(items), size, size, 3)
     enough(2 * math.prod(shape), work)  # all of them, and then each part
-    x, names = np.lib.format.open_memmap(work / "all.npy", "w+", dtype=np.uint8, shape=shape), []
+    x = np.lib.format.open_memmap(work / "all.npy", "w+", dtype=np.uint8, shape=shape)
+    names, refused = [], []
     for index, item in enumerate(tqdm(items, desc="reading", leave=False, disable=None)):
-        source = read_source(item)
-        x[index] = cropped(opened(Item(item.name, source, "", "")), size)
+        try:
+            source = read_source(item)
+            x[index] = cropped(opened(Item(item.name, source, "", "")), size)
+        except ValueError as error:
+            refused.append(str(error))
+            continue
         names += content_groups([x[index] if isinstance(source, Image.Image) else source])
+    if refused:
+        more = f"; and {len(refused) - NAMED:,} more" if len(refused) > NAMED else ""
+        raise ValueError(f"{'; '.join(refused[:NAMED])}{more}: mend them or take them away")
     part = np.array([item.part for item in items])
     return Pictures(
         x=x,

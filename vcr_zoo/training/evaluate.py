@@ -14,7 +14,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vcr_zoo.data import is_named, load_test
+from vcr_zoo.data import is_named, load_test, named
 from vcr_zoo.data.own import PARTS
 from vcr_zoo.results import closest_path
 
@@ -47,11 +47,12 @@ NO_CLASSIFIER = (
 
 
 def open_pictures(data: str, split: str = "validation", level: str = "fine", channels: int = 3):
-    """A split of a named data set, or of a folder of pictures.
+    """A split of a named data set, or of a folder of pictures; FOLDER@32 is folder/FOLDER@32.
 
     Raises:
         ValueError: for neither, or a level of labels of a folder, which has none.
     """
+    data = data if Path(data).is_dir() else named(data)
     if not is_named(data) and level != "fine":
         raise ValueError(f"--level {level} has no effect on {data}: leave it out")
     if is_named(data) and split == "test":
@@ -146,10 +147,12 @@ def predict(
     Raises:
         FileNotFoundError: with the closest files beside it.
         OSError: naming a file that cannot be read as a picture.
-        ValueError: for a network without a classifier.
+        ValueError: for a network without a classifier, or a k below 1.
     """
     if not model.num_classes:
         raise ValueError(NO_CLASSIFIER)
+    if k < 1:
+        raise ValueError(f"k={k}: at least one class is named")
     config = resolve_data_config({}, model=model)
     transform = create_transform(**config)
     mode = "L" if config["input_size"][0] == 1 else "RGB"
@@ -165,7 +168,7 @@ def predict(
             near = closest_path(path, Path.is_file)
             raise FileNotFoundError(f"there is no picture {path}.{near}") from None
         except IsADirectoryError:
-            raise IsADirectoryError(f"{path} is a folder: give pictures, {path}/* say") from None
+            raise IsADirectoryError(f"{path} is a folder: name its pictures, {path}/*") from None
         except OSError as error:
             raise OSError(f"{path} cannot be read as a picture: {error}") from None
         with torch.inference_mode():

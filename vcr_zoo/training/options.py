@@ -485,8 +485,8 @@ def recipe_file(name: str) -> Path:
         LookupError: if there is none of that name.
     """
     if name not in recipes():
-        there = ", ".join(recipes())
-        raise LookupError(f"no recipe '{name}'.{closest(name, recipes())} There are: {there}")
+        near = closest(name, recipes()) or f" There are: {', '.join(recipes())}."
+        raise LookupError(f"no recipe '{name}'.{near}")
     return Path(str(resources.files("vcr_zoo") / "recipes" / f"{name}.yaml"))
 
 

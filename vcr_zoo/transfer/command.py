@@ -33,6 +33,7 @@ from .tuned import (
 )
 
 FEWEST = 100  # pictures on which likeness is worth looking at
+FEW = 100  # updates that hardly move a network
 
 
 def options_of(words: Sequence[str], given: dict) -> tuple[tuple[str, object], ...]:
@@ -120,19 +121,24 @@ def finetune(
         first = "full" if "full" in methods else methods[0]
         print(f"\n{table(measured, first, against)}")
     lost = measured and not folder
-    print(f"\n{out}{'; with --folder, the networks are kept too' if lost else ''}")
+    if Path(out).exists():
+        print(f"\n{out}{'; with --folder, the networks are kept too' if lost else ''}")
     return failed
 
 
 def counts(cell: Cell, settings: dict) -> str:
-    """How many pictures teach, choose and test, and how many steps that makes."""
+    """How many pictures teach, choose and test, and how many steps that makes; if few, that too."""
     train, validation = (len(images) for images in pictures(cell))
     test = len(drawn(part_of(cell.data, "test", cell.level), cell.test, 0))
     steps = max(train // settings["batch_size"], 1)  # what is left over waits for the next epoch
-    return (
+    updates = steps * settings["epochs"]
+    told = (
         f"{cell.data}: {train} train, {validation} validation, {test} test pictures; "
-        f"{steps} steps in each of {settings['epochs']} epochs"
+        f"{steps} step{'s' * (steps > 1)} in each of {settings['epochs']} epochs"
     )
+    if updates < FEW:
+        told += f"\n{updates} updates are few: take more --epochs or a smaller --batch-size"
+    return told
 
 
 def place(folder: str | Path, cell: Cell, count: int) -> Path:
