@@ -244,7 +244,8 @@ def test_fields_can_break_neither_yaml_nor_html(found):
     evil = "<script>alert(1)</script>\n---\nlicense: evil\n| [x](javascript:y) `z`"
     entry = replace(found.entry, label_names=(evil, "b", "c", "d"))
     results = tuple(
-        replace(r, settings={evil: evil}, command=f"{r.command}{evil}") for r in found.results
+        replace(r, settings=r.settings | {evil: evil}, command=f"{r.command}{evil}")
+        for r in found.results
     )
     made = card.card(replace(found, entry=entry, results=results))
 
