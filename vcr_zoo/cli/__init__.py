@@ -8,6 +8,8 @@ import argparse
 import sys
 from difflib import get_close_matches
 
+from vcr_zoo import __version__
+
 from . import bench, data, learn, look, publish, transfer
 
 COMMANDS = [
@@ -38,7 +40,9 @@ COMMANDS = [
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked, 2 if the request was wrong."""
-    parser = argparse.ArgumentParser(prog="vcr-zoo", description=__doc__.splitlines()[0])
+    what = "Pretrain timm models with VCR, measure how they transfer, fine-tune and publish them."
+    parser = argparse.ArgumentParser(prog="vcr-zoo", description=what)
+    parser.add_argument("--version", action="version", version=f"vcr_zoo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for add in COMMANDS:
         add(commands)
