@@ -459,7 +459,8 @@ def test_a_card_explains_only_the_numbers_that_it_shows(found):
 
 
 def test_the_table_ends_with_the_mean_over_pairs(found):
-    """Each counts once, however many seeds it has; below five pairs there is none."""
+    """Each counts once, however many seeds it has; below five pairs there is none, and those that
+    learn without labels are another matter."""
     (alone,) = table([found]).splitlines()[2:]
     assert alone.startswith(f"| [`{VCR}`]")
 
@@ -472,9 +473,12 @@ def test_the_table_ends_with_the_mean_over_pairs(found):
         gains.append(replace(found, results=tuple(moved)))
     *lines, last = table(gains).splitlines()[2:]
     first = found.compared.headline("eval", "top1", True).difference.mean
-    assert len(lines) == 5 and last.startswith("| mean gain of the pairs above, interval over")
+    assert len(lines) == 5 and last.startswith("| mean gain of the 5 with labels, interval")
     assert str(paired(first + 0.01 * i for i in range(5)).scaled(100)) in last
     assert last.count("[") == 4
+    blind = replace(gains[4], recipe=gains[4].recipe | {"task": "simclr"})
+    assert "mean gain" not in table([*gains[:4], blind])
+    assert table([*gains, blind]).splitlines()[-1] == last
 
 
 @pytest.mark.parametrize("name", [VCR, CONTROL])
@@ -491,7 +495,8 @@ def test_a_card_says_what_its_pair_is_worth_fine_tuned(name):
     assert not any("+" in r.model for r in found.results)
     shown = card.card(found).partition("### Fine-tuned")[2].partition("\n## ")[0]
     assert finetuned_table([*known, *tuned]).splitlines()[-1] in shown
-    assert f"`vcr-zoo finetune {VCR}`" in shown
+    assert all(f"- `vcr-zoo finetune {one}`" in shown for one in (VCR, CONTROL))
+    assert "These files were" in shown
 
 
 def test_a_pair_whose_recipe_is_gone_is_left_out_of_the_table_without_labels():

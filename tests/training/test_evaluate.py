@@ -37,7 +37,8 @@ def test_prediction_names_the_likeliest_classes(run, pictures):
     """Probabilities fall and, over all classes, sum to one; names are those of the folders."""
     file = pictures / "train" / "class2" / "0.png"
     model = load_model(run.folder)
-    (likely,) = predict(model, [file]).values()
+    ((path, likely),) = predict(model, [file])
+    assert path == str(file)
     assert len(likely) == 3
     assert {name for name, _ in likely} == {"class0", "class1", "class2"}
     shares = [share for _, share in likely]
@@ -46,26 +47,25 @@ def test_prediction_names_the_likeliest_classes(run, pictures):
 
 def test_what_cannot_be_evaluated_is_refused(run, pictures, tmp_path):
     model = load_model(run.folder)
-    with pytest.raises(OSError, match=r"killing\.py cannot be read as a picture"):
-        predict(model, [__file__.replace("test_evaluate", "killing")])
-    with pytest.raises(OSError, match=f"{tmp_path} is a folder: name its pictures"):
-        predict(model, [tmp_path])
     absent, there = pictures / "train" / "class2" / "0.pgn", pictures / "train" / "class2" / "0.png"
-    with pytest.raises(FileNotFoundError, match=f"no picture {absent}. Closest: .*{there}"):
-        predict(model, [absent])
-    with pytest.raises(FileNotFoundError, match=f"no picture {tmp_path}/gone/0.png.$"):
-        predict(model, [tmp_path / "gone" / "0.png"])
+    code, gone = __file__.replace("test_evaluate", "killing"), tmp_path / "gone" / "0.png"
+    wrong = {
+        code: "killing.py cannot be read as a picture",
+        tmp_path: f"{tmp_path} is a folder: name its pictures",
+        absent: f"there is no picture {absent}. Closest: {there}",
+        gone: f"there is no picture {gone}.",
+    }
+    for (path, error), said in zip(predict(model, wrong), wrong.values(), strict=True):
+        assert isinstance(error, OSError) and said in str(error), path
     model.num_classes = 2
     with pytest.raises(ValueError, match="3 classes, the model tells 2"):
         evaluate(model, open_pictures(str(pictures)))
     with pytest.raises(ValueError, match="does not exist"):
         open_pictures(str(tmp_path / "absent"))
-    with pytest.raises(
-        ValueError, match=f"has no folder 'test'.* folder/{pictures} names the same"
-    ):
-        open_pictures(str(pictures), "test")
+    with pytest.raises(ValueError, match=r"train has no folder 'test': .*--split test takes those"):
+        open_pictures(str(pictures / "train"), "test")
     with pytest.raises(ValueError, match="k=0"):
-        predict(model, [], k=0)
+        list(predict(model, [], k=0))
     with pytest.raises(ValueError, match="--level coarse has no effect on"):
         open_pictures(str(pictures), level="coarse")
 
@@ -83,11 +83,18 @@ def test_the_commands_print_it(run, pictures, capsys):
 
 
 def test_a_folder_may_be_named_as_for_fine_tuning(run, pictures, capsys, monkeypatch, tmp_path):
+    """One with parts has others than the run learned from and was chosen by, and is refused."""
     monkeypatch.setenv("VCR_ZOO_CACHE", str(tmp_path))
-    assert cli(["eval", str(run.folder), "--data", f"{pictures}@32"]) == 0
-    same = capsys.readouterr().out.splitlines()[1:-1]
-    assert cli(["eval", str(run.folder), "--data", f"folder/{pictures}@32"]) == 0
-    assert capsys.readouterr().out.splitlines()[1:-1] == same
+    told = []
+    for name in (f"{pictures}/train@32", f"folder/{pictures}/train@32"):
+        assert cli(["eval", str(run.folder), "--data", name]) == 0
+        told.append(capsys.readouterr().out.splitlines()[:-1])
+    assert told[0][1:] == told[1][1:]
+    assert 0 < int(told[0][0].split(" of ")[1].split()[0]) < 42 // 2
+
+    assert cli(["eval", str(run.folder), "--data", f"{pictures}@32"]) == 2
+    said = f"--data {pictures} takes them as they are, --data folder/{pictures}@32 as fine-tuning"
+    assert said in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(small, tmp_path, capsys):

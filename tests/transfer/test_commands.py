@@ -1,4 +1,5 @@
 from dataclasses import replace
+from importlib import metadata
 
 import pytest
 
@@ -81,7 +82,13 @@ def test_concat_shows_controls_and_likeness_and_saves(known, capsys):
     assert len(read(out)) == 4 * 4 and f"{known}/b-0" in read(out)[0].command
 
 
-@pytest.mark.parametrize("wrong", ["-1", "one"])
+def test_the_version_is_the_package_s(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"vcr_zoo {metadata.version('vcr_zoo')}\n"
+
+
+@pytest.mark.parametrize("wrong", ["-1", "one", "²"])
 def test_seeds_are_numbers_from_0_up(wrong, capsys):
     with pytest.raises(SystemExit):
         main(["transfer", "random:test_resnet", "--data", "mnist", "--seeds", wrong])

@@ -118,8 +118,8 @@ def evidence(
 
 
 def run_of(result: Result) -> str:
-    """The recipe of the pretraining run that was fine-tuned in full, if a run alone was."""
-    whole = result.protocol == FULL and "+" not in result.model
+    """The recipe of a network that was fine-tuned in full or from scratch, alone; else nothing."""
+    whole = result.protocol in (FULL, SCRATCH) and "+" not in result.model
     return recipe_of(result.model) if whole else ""
 
 

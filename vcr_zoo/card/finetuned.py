@@ -31,7 +31,7 @@ class Start(NamedTuple):
     from_vcr: float
     over_scratch: Interval  # VCR less no pretraining, paired by seed
     over_control: Interval
-    command: str = ""  # of VCR's first run
+    first: tuple[Result, ...] = ()  # run of each start
 
 
 def starts(results: Iterable[Result]) -> list[Start]:
@@ -64,8 +64,9 @@ def starts(results: Iterable[Result]) -> list[Start]:
                 if alike and epochs >= settings["epochs"]:
                     scratch = over(sets, arms[SCRATCH, control, how])
                     one = compared(vcr, settings, epochs, scratch, *both)
-                    command = arms[FULL, model, study][0].command
-                    made += [one._replace(command=command)] if one else []
+                    begun = (SCRATCH, control, how), (FULL, beside, study), (FULL, model, study)
+                    first = tuple(arms[arm][0] for arm in begun if arm in arms)
+                    made += [one._replace(first=first)] if one else []
     return made
 
 

@@ -243,18 +243,24 @@ def published(found: Evidence, hub: str | None) -> str:
 
 
 def finetuned(found: Evidence) -> str:
-    """What the pair is worth fine-tuned, if that was measured."""
-    *_, vcr = found.pair
+    """What the pair is worth fine-tuned, if that was measured, and how it was."""
+    control, vcr = found.pair
     if not (pairs := [one for one in starts(found.results) if one.vcr == vcr]):
         return ""
+    whose = "These files were: the intervals say nothing of other pretraining runs."
+    if all(one.runs > 1 for one in pairs):
+        trained = code(f"vcr-zoo pair {vcr} --against {control}")
+        whose = f"Not these files were, but the runs of {trained}, one for each draw."
+    first = max(pairs, key=lambda one: one.settings["epochs"] == one.scratch_epochs).first
     return (
         "### Fine-tuned\n\n"
         "All of a network fine-tuned on a few pictures of each of the other sets: from random "
         "weights, from the control's and from VCR's. Mean test accuracies over the sets and five "
-        "draws of pictures; paired differences in points with their 95 % intervals, which are of "
-        "pretraining runs too where there is one for each draw, and otherwise of the published "
-        f"files alone.\n\n{table_of(pairs)}\n\n"
-        f"The first of them, of one set and draw: {code(pairs[0].command)}."
+        "draws of pictures; paired differences in points with their 95 % intervals. "
+        f"{whose}\n\n{table_of(pairs)}\n\n"
+        f"The first run of each start, with {used(first[-1])}; the others differ in `--data`, "
+        "`--seeds` and what validation chose:\n\n"
+        + "\n".join(f"- {code(one.command)}" for one in first)
     )
 
 
@@ -363,21 +369,23 @@ TRAINED = "{epochs} epochs<br>`{vcr_layers}` {vcr_alpha:g}, {vcr_beta:g}"
 
 def table(evidences: Iterable[Evidence]) -> str:
     """README's table: a line for each VCR network, from its control's accuracy to its own, with
-    the gains; and, of five or more, one with the means of those."""
+    the gains; and, of five or more that learn with labels, one with the means of those."""
     body, known = [], []
     for found in evidences:
         recipe = found.recipe
         size = f"{stats(found.entry).parameters / 1e6:.2f} M"
         gains = [found.compared.headline(*column) for column in HEADLINES.values()]
-        known.append(gains)
+        if recipe["task"] not in LEARNED:
+            known.append(gains)
         extra = f"{100 * added(found.entry, recipe):.2g} %"
         shown = (f"{both(g)}<br>{g.difference_shown}" if g else "" for g in gains)
         how = TRAINED.format(**recipe)
         linked = f"[{code(found.entry.name)}](model_cards/{found.entry.name}/README.md)"
         body.append([linked, size, how, *shown, extra])
-    if len(body) >= SEEDS:
+    if len(known) >= SEEDS:
         overall = (mean_of([g for g in column if g]) for column in zip(*known, strict=True))
-        body.append(["mean gain of the pairs above, interval over pairs", "", "", *overall, ""])
+        title = f"mean gain of the {len(known)} with labels, interval over pairs"
+        body.append([title, "", "", *overall, ""])
     head = ["weights", "parameters", "epochs; where, α, β", *HEADLINES, "FLOPs added, estimated"]
     return rows(head, body)
 

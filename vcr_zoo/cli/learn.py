@@ -2,7 +2,7 @@
 
 import sys
 
-from .options import MODEL, add_device, add_jobs, add_level, add_seeds
+from .options import MODEL, OWN, add_device, add_jobs, add_level, add_seeds
 
 
 def add_demo(commands) -> None:
@@ -125,7 +125,7 @@ def add_eval(commands) -> None:
         epilog="example: vcr-zoo eval runs/test_resnet.vcr_fmnist4 --data fmnist --level coarse",
     )
     parser.add_argument("model", help=MODEL)
-    parser.add_argument("--data", required=True, help="a named data set, or a folder of pictures")
+    parser.add_argument("--data", required=True, help=f"a data set, {OWN}")
     parser.add_argument("--split", default="validation", help="train, validation or test")
     add_level(parser)
     parser.add_argument("--batch-size", type=int, default=256, help="(default: 256)")
@@ -171,12 +171,10 @@ def run_predict(args) -> int:
     from vcr_zoo.features import load_model
     from vcr_zoo.training.evaluate import predict
 
-    model, failed = load_model(args.model), 0
-    for path in args.picture:
-        try:
-            likely = predict(model, [path], args.k)[path]
-        except OSError as error:  # of this picture; the others are told nevertheless
-            print(f"vcr-zoo predict: {error}", file=sys.stderr)
+    failed = 0
+    for path, likely in predict(load_model(args.model), args.picture, args.k):
+        if isinstance(likely, OSError):
+            print(f"vcr-zoo predict: {likely}", file=sys.stderr)
             failed = 2
             continue
         print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in likely))

@@ -1,6 +1,6 @@
 """Commands that show what features are like: inspect, starvation."""
 
-from .options import MODEL, add_device, add_level
+from .options import MODEL, OWN, add_device, add_level
 
 
 def add_inspect(commands) -> None:
@@ -12,7 +12,7 @@ def add_inspect(commands) -> None:
     )
     parser.add_argument("model", help=MODEL)
     parser.add_argument("--against", metavar="CONTROL", help="a second network, on the same axes")
-    parser.add_argument("--data", required=True, help="a named data set, or a folder of pictures")
+    parser.add_argument("--data", required=True, help=f"a data set, {OWN}")
     parser.add_argument("--split", default="validation", help="train or validation (default)")
     add_level(parser)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="receives the report")

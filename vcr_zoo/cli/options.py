@@ -48,13 +48,13 @@ def add_seeds(parser, *seeds: int) -> None:
         type=seed,
         default=list(seeds),
         metavar="SEED",
-        help=f"what is drawn at random is drawn by these, a result for each (default: {shown})",
+        help=f"a result for each (default: {shown})",
     )
 
 
 def seed(word: str) -> int:
     """A number from 0 up."""
-    if not word.isdigit():
+    if not word.isdecimal():
         raise ArgumentTypeError(f"expected a number from 0 up, got {word!r}")
     return int(word)
 

@@ -3,7 +3,7 @@
 from .batches import Batches
 from .dataset import Dataset
 from .images import Images
-from .load import get, is_named, listing, load, load_test, named
+from .load import get, is_named, listing, load, load_test, named, sized
 from .registry import DATASETS
 from .weights import baseline
 
@@ -19,4 +19,5 @@ __all__ = [
     "load",
     "load_test",
     "named",
+    "sized",
 ]

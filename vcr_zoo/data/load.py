@@ -34,6 +34,22 @@ def named(where: str | Path) -> str:
     return f"folder/{path}" if there else str(where)
 
 
+def sized(where: str) -> str:
+    """`named` of my/pictures@32 as fine-tuning cuts it, if it is not cut into parts already.
+
+    Raises:
+        ValueError: if it is: as it lies, its parts are others than those of folder/PATH.
+    """
+    folder = Path(where.rpartition("@")[0]).expanduser()
+    if (name := named(where)) != where and own.has_parts(folder):
+        raise ValueError(
+            f"{folder} has parts of its own: --data {folder} takes them as they are, "
+            f"--data {name} as fine-tuning does, to which validation/ is the test part if there is "
+            "no other"
+        )
+    return name
+
+
 def described(name: str) -> Dataset:
     """The row of a name, as `row_of`, but pictures of one's own need not be there."""
     return own.described(name) if is_own(name) else row_of(name)

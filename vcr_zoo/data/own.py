@@ -33,6 +33,11 @@ PARTS = {  # what folders and shards of parts are called, by timm too
 }
 
 
+def has_parts(folder: Path) -> bool:
+    """Whether a folder is cut into parts already, by folders of their names."""
+    return any(path.is_dir() and path.name.lower() in PARTS for path in folder.iterdir())
+
+
 def row(name: str) -> Dataset:
     """The row of a source of one's own, by its name.
 

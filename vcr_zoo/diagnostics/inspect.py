@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
-from vcr_zoo.data import DATASETS, load, named
+from vcr_zoo.data import DATASETS, load, sized
 from vcr_zoo.data.load import is_own
 from vcr_zoo.features import data_config, weights_sha256
 
@@ -204,7 +204,7 @@ def pictures(
     data: str, split: str, level: str, model: nn.Module, limit: int | None, seed: int = 0
 ) -> Dataset:
     """At most `limit` pictures, drawn at random, of a named set or a folder as `model` takes them;
-    FOLDER@32 is folder/FOLDER@32.
+    FOLDER@32 as fine-tuning cuts it.
 
     A folder has a subfolder for each class, or for the split and in it for each class.
 
@@ -217,7 +217,7 @@ def pictures(
     root = Path(data).expanduser()
     by_name = data in DATASETS or is_own(data) or not root.is_dir()
     if by_name:  # or neither, which `load` refuses
-        images = load(named(data), split, level)
+        images = load(sized(data), split, level)
     elif level != "fine":
         raise ValueError(f"--level {level} has no effect on {data}: leave it out")
     else:

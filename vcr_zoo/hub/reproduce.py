@@ -132,7 +132,7 @@ def reproduce(
     """Measure a card's numbers again: 0 if all agree, 1 if one differs, 2 if one cannot be had.
 
     Args:
-        quick: only evaluations that take seconds.
+        quick: without the probes of the largest sets.
         retrain: train the pair anew with every seed of the card, for its intervals; with `record`
             run the recipe, for its time and accuracy.
         jobs: networks of the pair at a time.

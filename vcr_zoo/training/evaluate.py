@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vcr_zoo.data import is_named, load_test, named
-from vcr_zoo.data.own import PARTS
+from vcr_zoo.data import is_named, load_test, sized
+from vcr_zoo.data.own import PARTS, has_parts
 from vcr_zoo.results import closest_path
 
 from .loading import evaluation_loader
@@ -47,18 +47,25 @@ NO_CLASSIFIER = (
 
 
 def open_pictures(data: str, split: str = "validation", level: str = "fine", channels: int = 3):
-    """A split of a named data set, or of a folder of pictures; FOLDER@32 is folder/FOLDER@32.
+    """A split of a named data set, or of a folder of pictures; FOLDER@32 as fine-tuning cuts it.
 
     Raises:
-        ValueError: for neither, or a level of labels of a folder, which has none.
+        ValueError: for neither, a level of labels of a folder, which has none, a test part of one
+            that is not cut into parts, or FOLDER@32 of one that is.
     """
-    data = data if Path(data).is_dir() else named(data)
+    folder = Path(data).is_dir()
+    data = data if folder else sized(data)
     if not is_named(data) and level != "fine":
         raise ValueError(f"--level {level} has no effect on {data}: leave it out")
     if is_named(data) and split == "test":
         images = load_test(data, level=level)
         images.mode = "RGB" if channels == 3 else images.mode
         return images
+    if folder and split == "test" and not has_parts(Path(data)):
+        raise ValueError(
+            f"{data} has no folder 'test': --data folder/{data} --split test takes those that "
+            "fine-tuning leaves for the end"
+        )
     where = ["--dataset", data] if is_named(data) else ["--data-dir", data]
     args = parse([*where, "--label-level", level])
     images = open_split(args, split, channels, training=False)
@@ -141,12 +148,11 @@ def draw_confusion(result: Evaluation, path: str | Path) -> None:
 
 def predict(
     model: nn.Module, pictures: Iterable[str | Path], k: int = 5
-) -> dict[str, list[tuple[str, float]]]:
-    """The k likeliest classes of each picture file with their probabilities, likeliest first.
+) -> Iterator[tuple[str, list[tuple[str, float]] | OSError]]:
+    """The k likeliest classes of each picture file with their probabilities, likeliest first; or
+    why it cannot be read as a picture, with the closest files beside one that is not there.
 
     Raises:
-        FileNotFoundError: with the closest files beside it.
-        OSError: naming a file that cannot be read as a picture.
         ValueError: for a network without a classifier, or a k below 1.
     """
     if not model.num_classes:
@@ -157,24 +163,33 @@ def predict(
     transform = create_transform(**config)
     mode = "L" if config["input_size"][0] == 1 else "RGB"
     names = list(model.pretrained_cfg.get("label_names") or ())
-    found, classes = {}, model.num_classes
+    classes = model.num_classes
     model.eval()
     device = next(model.parameters()).device
     for path in map(str, pictures):
         try:
             with Image.open(path) as picture:
                 x = transform(picture.convert(mode))
-        except FileNotFoundError:
-            near = closest_path(path, Path.is_file)
-            raise FileNotFoundError(f"there is no picture {path}.{near}") from None
-        except IsADirectoryError:
-            raise IsADirectoryError(f"{path} is a folder: name its pictures, {path}/*") from None
-        except OSError as error:
-            raise OSError(f"{path} cannot be read as a picture: {error}") from None
+        except (OSError, Image.DecompressionBombError) as error:
+            yield path, unreadable(path, error)
+            continue
         with torch.inference_mode():
             likely = model(x[None].to(device)).float().softmax(dim=1)[0].topk(min(k, classes))
-        found[path] = [
-            (names[label] if label < len(names) else str(label), share)
-            for share, label in zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
-        ]
-    return found
+        yield (
+            path,
+            [
+                (names[label] if label < len(names) else str(label), share)
+                for share, label in zip(
+                    likely.values.tolist(), likely.indices.tolist(), strict=True
+                )
+            ],
+        )
+
+
+def unreadable(path: str, error: Exception) -> OSError:
+    """What is wrong with a file that was to be a picture, and what to type instead."""
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"there is no picture {path}.{closest_path(path, Path.is_file)}")
+    if isinstance(error, IsADirectoryError):
+        return IsADirectoryError(f"{path} is a folder: name its pictures, {path}/*")
+    return OSError(f"{path} cannot be read as a picture: {error}")

@@ -109,10 +109,7 @@ def _check_split(folder: Path, split: str) -> None:
     if name in SPLITS or not folder.is_dir() or (folder / name).exists():
         return
     there = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    raise ValueError(
-        f"{folder} has no folder '{name}'.{closest(name, [*there, *SPLITS])} folder/{folder} names "
-        "the same pictures, cut into parts by rule"
-    )
+    raise ValueError(f"{folder} has no folder '{name}'.{closest(name, [*there, *SPLITS])}")
 
 
 def _installed(dataset: str) -> None:

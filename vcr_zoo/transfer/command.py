@@ -33,7 +33,7 @@ from .tuned import (
 )
 
 FEWEST = 100  # pictures on which likeness is worth looking at
-FEW = 100  # updates that hardly move a network
+FEW_UPDATES = 100  # that hardly move a network
 
 
 def options_of(words: Sequence[str], given: dict) -> tuple[tuple[str, object], ...]:
@@ -136,7 +136,7 @@ def counts(cell: Cell, settings: dict) -> str:
         f"{cell.data}: {train} train, {validation} validation, {test} test pictures; "
         f"{steps} step{'s' * (steps > 1)} in each of {settings['epochs']} epochs"
     )
-    if updates < FEW:
+    if updates < FEW_UPDATES:
         told += f"\n{updates} updates are few: take more --epochs or a smaller --batch-size"
     return told
 
