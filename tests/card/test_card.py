@@ -496,7 +496,7 @@ def test_a_card_says_what_its_pair_is_worth_fine_tuned(name):
     shown = card.card(found).partition("### Fine-tuned")[2].partition("\n## ")[0]
     assert finetuned_table([*known, *tuned]).splitlines()[-1] in shown
     assert all(f"- `vcr-zoo finetune {one}`" in shown for one in (VCR, CONTROL))
-    assert "These files were" in shown
+    assert "These files were fine-tuned" in shown
 
 
 def test_a_pair_whose_recipe_is_gone_is_left_out_of_the_table_without_labels():

@@ -247,10 +247,10 @@ def finetuned(found: Evidence) -> str:
     control, vcr = found.pair
     if not (pairs := [one for one in starts(found.results) if one.vcr == vcr]):
         return ""
-    whose = "These files were: the intervals say nothing of other pretraining runs."
+    whose = "These files were fine-tuned: the intervals say nothing of other pretraining runs."
     if all(one.runs > 1 for one in pairs):
         trained = code(f"vcr-zoo pair {vcr} --against {control}")
-        whose = f"Not these files were, but the runs of {trained}, one for each draw."
+        whose = f"Fine-tuned were the runs of {trained}, one for each draw, not these files."
     first = max(pairs, key=lambda one: one.settings["epochs"] == one.scratch_epochs).first
     return (
         "### Fine-tuned\n\n"
