@@ -92,6 +92,9 @@ def test_a_folder_may_be_named_as_for_fine_tuning(run, pictures, capsys, monkeyp
     assert told[0][1:] == told[1][1:]
     assert 0 < int(told[0][0].split(" of ")[1].split()[0]) < 42 // 2
 
+    monkeypatch.setenv("HOME", str(pictures.parent))  # what a shell leaves in quotes is expanded
+    assert cli(["eval", str(run.folder), "--data", f"~/{pictures.name}"]) == 0
+    assert f"of 9 pictures: ~/{pictures.name}" in capsys.readouterr().out
     assert cli(["eval", str(run.folder), "--data", f"{pictures}@32"]) == 2
     said = f"--data {pictures} takes them as they are, --data folder/{pictures}@32 as fine-tuning"
     assert said in capsys.readouterr().err

@@ -19,7 +19,7 @@ from vcr_zoo.transfer.tuned import METHODS
 
 from .chosen import CHOSEN, OTHER, differences, latest
 from .evidence import DEPTHS, FULL, SCRATCH, budget, curve_of
-from .gains import SEEDS, Paired, declared, recipe_of
+from .gains import SEEDS, Paired, declared, mean_gain, recipe_of
 from .words import POINT
 
 # Protocols of what has no name of its own, but arms that are compared:
@@ -97,9 +97,9 @@ def pairs(protocol: str, metric: str, on_source: bool, which, sign: int = 1):
                 found.append(gain)
                 yield Row.of(pair.vcr, gain.difference, sign, gain.difference_shown)
         if len(found) >= SEEDS:
-            mean = paired(gain.difference.mean for gain in found)
-            shown = found[0]._replace(difference=mean).difference_shown
-            yield Row.of(f"mean of {len(found)} pairs", mean, shown=shown)._replace(speaks=False)
+            mean, label = mean_gain(found), f"mean of {len(found)} pairs"
+            row = Row.of(label, mean.difference, shown=mean.difference_shown)
+            yield row._replace(speaks=False)
 
     return measured
 

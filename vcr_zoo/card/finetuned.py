@@ -12,7 +12,7 @@ from vcr_zoo.training import parse
 from vcr_zoo.training.options import recipes
 from vcr_zoo.transfer.tuned import METHODS
 
-from .evidence import FULL, SCRATCH, budget
+from .evidence import FULL, SCRATCH, budget, run_of
 from .gains import PAIR, SEEDS, declared, means, recipe_of
 from .words import code, rows
 
@@ -43,8 +43,8 @@ def starts(results: Iterable[Result]) -> list[Start]:
     trained = {(r.model, r.seed): r.weights for r in results if r.command.startswith(PAIR)}
     arms: dict[tuple, list[Result]] = defaultdict(list)
     for r in results:
-        if r.protocol in (FULL, SCRATCH) and r.metric == "top1" and "+" not in r.model:
-            name, recipe = r.model, recipe_of(r.model)
+        if r.metric == "top1" and (recipe := run_of(r)):
+            name = r.model
             if r.protocol == SCRATCH:  # no weights of it
                 name = recipe
             elif name != recipe and r.weights != trained.get((recipe, r.seed)):
@@ -65,8 +65,8 @@ def starts(results: Iterable[Result]) -> list[Start]:
                     scratch = over(sets, arms[SCRATCH, control, how])
                     one = compared(vcr, settings, epochs, scratch, *both)
                     begun = (SCRATCH, control, how), (FULL, beside, study), (FULL, model, study)
-                    first = tuple(arms[arm][0] for arm in begun if arm in arms)
-                    made += [one._replace(first=first)] if one else []
+                    if one:
+                        made.append(one._replace(first=tuple(arms[arm][0] for arm in begun)))
     return made
 
 

@@ -109,6 +109,11 @@ def declared(results: Iterable[Result]) -> dict[str, str]:
     return {words[2]: words[4] for words in map(shlex.split, commands)}
 
 
+def mean_gain(found: Sequence[Gain]) -> Gain:
+    """The first of several pairs' gains, with the mean difference and its interval over pairs."""
+    return found[0]._replace(difference=paired(gain.difference.mean for gain in found))
+
+
 def gains(control: Iterable[Result], vcr: Iterable[Result]) -> list[Gain]:
     """Every measurement that both have, paired by seed, settings and data."""
     theirs, ours = ({key(r): r for r in side} for side in (control, vcr))

@@ -6,7 +6,7 @@ from string import Template
 from vcr_zoo.data.load import described
 from vcr_zoo.data.weights import BASELINES
 from vcr_zoo.placement import split
-from vcr_zoo.results import Result, paired
+from vcr_zoo.results import Result
 from vcr_zoo.suite import targets
 from vcr_zoo.training.options import continues
 from vcr_zoo.zoo import Entry
@@ -14,7 +14,7 @@ from vcr_zoo.zoo import Entry
 from .bearing import Known
 from .evidence import Evidence
 from .finetuned import starts, table_of
-from .gains import SEEDS, Gain, Paired, comparison, means
+from .gains import SEEDS, Gain, Paired, comparison, mean_gain, means
 from .metadata import metadata
 from .stats import added, build, placements, stats, taken
 from .words import CONTINUED, HEADLINES, PART, POINT, WITHOUT_LABELS, code, of, rows, text
@@ -383,19 +383,16 @@ def table(evidences: Iterable[Evidence]) -> str:
         linked = f"[{code(found.entry.name)}](model_cards/{found.entry.name}/README.md)"
         body.append([linked, size, how, *shown, extra])
     if len(known) >= SEEDS:
-        overall = (mean_of([g for g in column if g]) for column in zip(*known, strict=True))
+        overall = (mean_cell([g for g in column if g]) for column in zip(*known, strict=True))
         title = f"mean gain of the {len(known)} with labels, interval over pairs"
         body.append([title, "", "", *overall, ""])
     head = ["weights", "parameters", "epochs; where, α, β", *HEADLINES, "FLOPs added, estimated"]
     return rows(head, body)
 
 
-def mean_of(gains: Sequence[Gain]) -> str:
+def mean_cell(gains: Sequence[Gain]) -> str:
     """The mean of gains, each counted as one value; empty for fewer than five."""
-    if len(gains) < SEEDS:
-        return ""
-    mean = paired(gain.difference.mean for gain in gains)
-    return gains[0]._replace(difference=mean).difference_shown
+    return mean_gain(gains).difference_shown if len(gains) >= SEEDS else ""
 
 
 def table_without_labels(results: Sequence[Result]) -> str:

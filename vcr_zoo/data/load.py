@@ -40,8 +40,11 @@ def sized(where: str) -> str:
     Raises:
         ValueError: if it is: as it lies, its parts are others than those of folder/PATH.
     """
-    folder = Path(where.rpartition("@")[0]).expanduser()
-    if (name := named(where)) != where and own.has_parts(folder):
+    name = named(where)
+    if name == where:
+        return name
+    _, folder, _ = own.parsed(name)
+    if own.has_parts(Path(folder)):
         raise ValueError(
             f"{folder} has parts of its own: --data {folder} takes them as they are, "
             f"--data {name} as fine-tuning does, to which validation/ is the test part if there is "

@@ -53,15 +53,15 @@ def open_pictures(data: str, split: str = "validation", level: str = "fine", cha
         ValueError: for neither, a level of labels of a folder, which has none, a test part of one
             that is not cut into parts, or FOLDER@32 of one that is.
     """
-    folder = Path(data).is_dir()
-    data = data if folder else sized(data)
+    here = Path(data).expanduser()
+    data = str(here) if here.is_dir() else sized(data)
     if not is_named(data) and level != "fine":
         raise ValueError(f"--level {level} has no effect on {data}: leave it out")
     if is_named(data) and split == "test":
         images = load_test(data, level=level)
         images.mode = "RGB" if channels == 3 else images.mode
         return images
-    if folder and split == "test" and not has_parts(Path(data)):
+    if here.is_dir() and split == "test" and not has_parts(here):
         raise ValueError(
             f"{data} has no folder 'test': --data folder/{data} --split test takes those that "
             "fine-tuning leaves for the end"
@@ -175,15 +175,8 @@ def predict(
             continue
         with torch.inference_mode():
             likely = model(x[None].to(device)).float().softmax(dim=1)[0].topk(min(k, classes))
-        yield (
-            path,
-            [
-                (names[label] if label < len(names) else str(label), share)
-                for share, label in zip(
-                    likely.values.tolist(), likely.indices.tolist(), strict=True
-                )
-            ],
-        )
+        labels = [names[i] if i < len(names) else str(i) for i in likely.indices.tolist()]
+        yield path, list(zip(labels, likely.values.tolist(), strict=True))
 
 
 def unreadable(path: str, error: Exception) -> OSError:

@@ -33,7 +33,7 @@ from .tuned import (
 )
 
 FEWEST = 100  # pictures on which likeness is worth looking at
-FEW_UPDATES = 100  # that hardly move a network
+FEW_UPDATES = 100  # fewer are worth a word
 
 
 def options_of(words: Sequence[str], given: dict) -> tuple[tuple[str, object], ...]:
